@@ -1,0 +1,56 @@
+# The commands of the README. FEATURES=ssl-vendored builds OpenSSL from source; ARGS goes to the program.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: help demo test check bench models doctor
+
+export FEATURES
+features := $(if $(FEATURES),--features $(FEATURES))
+ort := env=$$(scripts/onnxruntime.sh env); eval "$$env"
+demo := cargo run --release --locked $(features) --bin tidemill -- demo
+
+help:
+	@echo 'make demo                20,000 requests through four models, on a simulated broker; audited'
+	@echo 'make demo BROKER=kafka   the same on a real Kafka broker, started for it and stopped after'
+	@echo 'make test                every test, those on a real broker too'
+	@echo 'make check               format, lints, documentation'
+	@echo 'make bench               the benchmarks, on a real broker'
+	@echo 'make models              make the ONNX models again'
+	@echo 'make doctor              say what this machine lacks'
+
+doctor:
+	@scripts/doctor.sh
+
+ifeq ($(BROKER),kafka)
+demo: doctor
+	@scripts/kafka.sh install
+	@cargo build --release --locked $(features) --bin tidemill
+	@$(ort); scripts/kafka.sh run -- $(demo) --broker kafka $(ARGS)
+else
+demo:
+	@scripts/doctor.sh --no-broker
+	@$(ort); $(demo) $(ARGS)
+endif
+
+test: doctor
+	scripts/kafka.sh install
+	scripts/onnxruntime.sh install
+	scripts/foreign_client.sh install
+	cargo test --workspace --locked $(features) --no-run
+	$(ort); scripts/kafka.sh run -- cargo test --workspace --locked $(features) $(ARGS)
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked $(features) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked $(features)
+
+bench: doctor
+	scripts/kafka.sh install
+	cargo bench --workspace --locked $(features) --no-run
+	$(ort); scripts/kafka.sh run -- cargo bench --workspace --locked $(features) $(ARGS)
+
+# In a virtual environment below target/, because the packages are needed for nothing else.
+models:
+	python3 -m venv target/models
+	target/models/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
+	target/models/bin/python scripts/models.py

@@ -1,0 +1,104 @@
+//! What was measured at a point, and how it is told.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::floor::Floor;
+use crate::machine::Machine;
+
+/// What was measured at a point. What does not apply is left out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload_floats: Option<usize>,
+    pub(crate) records: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) records_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) records_per_cpu_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) engine_cpu_ns_per_record: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) floor: Option<Floor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio: Option<f64>,
+    /// Of the drain of the same requests in the same run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) drain_cpu_ns_per_record: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p99_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_ms: Option<f64>,
+    pub(crate) rss_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_cpu_percent: Option<f64>,
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) dead_letters: u64,
+}
+
+impl Figures {
+    /// Whether every request ended exactly once, with a result.
+    pub(crate) fn whole(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.dead_letters == 0
+    }
+
+    /// A line of JSON.
+    pub(crate) fn line(&self, machine: &Machine) -> String {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            #[serde(flatten)]
+            figures: &'a Figures,
+            #[serde(flatten)]
+            machine: &'a Machine,
+        }
+        serde_json::to_string(&Line { figures: self, machine }).expect("figures are numbers and text")
+    }
+
+    /// A line for people, beside the bars.
+    pub(crate) fn summary(&self) -> String {
+        let mut line = format!("{:<10}", self.name);
+        let mut add =
+            |text: String| write!(line, "  {text}").expect("a string takes all that is written to it");
+        if let (Some(rate), Some(efficiency)) = (self.records_per_second, self.records_per_cpu_second) {
+            add(format!("{rate}/s, {efficiency} a CPU-second"));
+        }
+        if let Some(cpu) = self.engine_cpu_ns_per_record {
+            add(format!("{cpu} ns of CPU a record"));
+        }
+        if let (Some(floor), Some(ratio)) = (&self.floor, self.ratio) {
+            add(format!("{ratio:.2} times the floor of {} ns (at most 1.5)", floor.sum()));
+        }
+        if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
+            add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms (below 250)"));
+        }
+        if let Some(idle) = self.idle_cpu_percent {
+            add(format!("{idle:.2} % of a core (below 1)"));
+        }
+        add(format!("{} MB (below 400)", self.rss_bytes / 1_000_000));
+        line
+    }
+}
+
+/// The repetition in the middle, by what matters at the point.
+pub(crate) fn median(mut runs: Vec<Figures>) -> Figures {
+    let worst = runs.iter().map(|run| (run.lost, run.duplicated, run.dead_letters)).max().unwrap_or_default();
+    runs.sort_by(|left, right| left.rank().total_cmp(&right.rank()));
+    let mut middle = runs.swap_remove(runs.len() / 2);
+    (middle.lost, middle.duplicated, middle.dead_letters) = worst;
+    middle
+}
+
+impl Figures {
+    #[expect(clippy::cast_precision_loss, reason = "it is only compared")]
+    fn rank(&self) -> f64 {
+        self.p99_ms
+            .or(self.idle_cpu_percent)
+            .or(self.engine_cpu_ns_per_record.map(|nanos| nanos as f64))
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,253 @@
+//! The floor: what each stage costs alone, in CPU time a record.
+//!
+//! Nothing of the engine is between the stages here: no partitions' order, no exactly-once, no batches mixed of many partitions, no
+//! metrics. Decode, inference and encoding use one thread; consuming and producing count the client library's threads as well.
+
+use std::hint::black_box;
+use std::ops::Range;
+use std::time::Duration;
+
+use operators::broker::{Broker as _, Class};
+use operators::catalog::NotFinite;
+use operators::clock::{Clock as _, Moment, SystemClock};
+use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use operators::lease::{Offset, Partition};
+use operators::model::onnx::OnnxBackend;
+use operators::model::{Backend as _, store};
+use operators::records::{RecordView, Records};
+use rdkafka::message::Message as _;
+use serde::Serialize;
+use tidemill::surroundings::onnx_config;
+
+use crate::cpu::Stopwatch;
+use crate::failure::Failure;
+use crate::raw::Raw;
+use crate::world::World;
+
+/// Requests that decode, inference and encoding are measured with: more do not fit a cache either.
+const SAMPLE: u64 = 10_000;
+
+/// How long a stage is repeated.
+const ALONE: Duration = Duration::from_millis(300);
+
+/// Results that are produced.
+const PRODUCED: u64 = 100_000;
+
+/// What the stages cost, in nanoseconds of CPU a record.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Floor {
+    #[serde(rename = "floor_cpu_ns_per_record")]
+    sum: u64,
+    #[serde(rename = "floor_consume_ns")]
+    consume: u64,
+    #[serde(rename = "floor_decode_ns")]
+    decode: u64,
+    #[serde(rename = "floor_infer_ns")]
+    infer: u64,
+    #[serde(rename = "floor_encode_ns")]
+    encode: u64,
+    #[serde(rename = "floor_produce_ns")]
+    produce: u64,
+}
+
+impl Floor {
+    /// All stages together.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+/// Measures the stages with the requests that are in the topic.
+pub(crate) fn measure(world: &World, model: &str, row_len: usize, requests: u64) -> Result<Floor, Failure> {
+    let consume = consume(world, requests)?;
+    let sample = SAMPLE.min(requests);
+    let batch = world.config.batch.size_max;
+    let mut load = world.load(model, row_len, sample)?;
+    let mut originals = Records::default();
+    while load.push_next(&mut originals).is_some() {}
+
+    let mut scratch = Decoded::default();
+    let decode = alone(sample, || {
+        originals.iter().enumerate().for_each(|(place, original)| {
+            if place % batch == 0 {
+                scratch.clear();
+            }
+            scratch.push(original, row_len);
+        });
+    });
+    let mut decoded = Decoded::default();
+    originals.iter().for_each(|original| decoded.push(original, row_len));
+    let mut outputs = Vec::new();
+    let infer = infer(world, model, row_len, batch, &decoded.values, &mut outputs, sample)?;
+    let mut value = Vec::new();
+    let encode = alone(sample, || {
+        encode_each(world, model, batch, &decoded, &outputs, |facts, template| {
+            value.clear();
+            template.encode(facts, &mut value).expect("the outputs are finite");
+            black_box(&value);
+        });
+    });
+    let mut results = Records::default();
+    encode_each(world, model, batch, &decoded, &outputs, |facts, template| {
+        results.push_with(Some(facts.request_id.as_bytes()), |out| {
+            template.encode(facts, out).expect("the outputs are finite");
+        });
+        results.push_header(b"model_id", Some(model.as_bytes()));
+        results.push_header(b"tenant_id", Some(facts.tenant_id.as_bytes()));
+    });
+    let produce = produce(world, &results)?;
+    let sum = consume + decode + infer + encode + produce;
+    Ok(Floor { sum, consume, decode, infer, encode, produce })
+}
+
+/// What `stage` costs for each of so many records. It is repeated, because the kernel books CPU time in ticks of milliseconds.
+fn alone(records: u64, mut stage: impl FnMut()) -> u64 {
+    stage(); // fills caches and buffers
+    let clock = SystemClock::new();
+    let watch = Stopwatch::start();
+    let mut times = 0;
+    while times == 0 || clock.now().since(Moment::START) < ALONE {
+        stage();
+        times += 1;
+    }
+    watch.nanos() / (records * times).max(1)
+}
+
+/// The whole topic, once: each record is looked at and dropped.
+fn consume(world: &World, requests: u64) -> Result<u64, Failure> {
+    const SILENCE: Duration = Duration::from_secs(10);
+    let topic = &world.config.topics.requests;
+    let raw = Raw::new(&world.config, &format!("{}-floor", world.name))?;
+    let watch = Stopwatch::start();
+    raw.assign(&topic.name, topic.partitions)?;
+    let mut seen = 0;
+    while seen < requests {
+        let Some(message) = raw.poll(SILENCE)? else {
+            return Err(Failure::Late { what: "reading the next request", limit: SILENCE });
+        };
+        black_box(message.payload());
+        seen += 1;
+    }
+    Ok(watch.nanos() / requests.max(1))
+}
+
+/// The requests, as decode leaves them.
+#[derive(Default)]
+struct Decoded {
+    values: Vec<f32>,
+    text: Vec<u8>,
+    ids: Vec<(Range<u32>, Range<u32>)>,
+}
+
+impl Decoded {
+    fn push(&mut self, original: RecordView<'_>, row_len: usize) {
+        let value = original.value().unwrap_or_default();
+        let request = json::decode(value, row_len, &mut self.values, &mut self.text)
+            .expect("the load has only good requests");
+        self.ids.push((request.request_id, request.tenant_id));
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.text.clear();
+        self.ids.clear();
+    }
+
+    fn text(&self, range: &Range<u32>) -> &str {
+        std::str::from_utf8(&self.text[range.start as usize..range.end as usize]).unwrap_or_default()
+    }
+}
+
+fn infer(
+    world: &World,
+    model: &str,
+    row_len: usize,
+    batch: usize,
+    values: &[f32],
+    outputs: &mut Vec<f32>,
+    records: u64,
+) -> Result<u64, Failure> {
+    let found = store::find(&world.config.models.path, store::BYTES_MAX)?;
+    let file = found.files.into_iter().find(|file| file.id == model);
+    let file = file.ok_or_else(|| Failure::Unexpected(format!("there is no model {model}")))?;
+    let mut opened = OnnxBackend::new(onnx_config(&world.config))?.open(&file)?;
+    let mut output = Vec::new();
+    let mut failed = None;
+    let nanos = alone(records, || {
+        outputs.clear();
+        for rows in values.chunks(batch * row_len) {
+            failed = opened.run(rows.len() / row_len, rows, &mut output).err().or(failed.take());
+            outputs.extend_from_slice(&output);
+        }
+    });
+    failed.map_or(Ok(nanos), |error| Err(error.into()))
+}
+
+/// Calls `each` with what is known of every result, in batches.
+fn encode_each(
+    world: &World,
+    model: &str,
+    batch: usize,
+    decoded: &Decoded,
+    outputs: &[f32],
+    mut each: impl FnMut(&RowFacts<'_>, &ResultTemplate),
+) {
+    let width = outputs.len() / decoded.ids.len().max(1);
+    for (chunk, ids) in decoded.ids.chunks(batch).enumerate() {
+        let template = ResultTemplate::new(&BatchFacts {
+            model_id: model,
+            model_version: "0123456789abcdef",
+            topic: &world.config.topics.requests.name,
+            batch_size: ids.len(),
+            inference: Duration::from_micros(120),
+            inferred_at: "2026-01-01T00:00:00.000250Z",
+            not_finite: NotFinite::Refuse,
+        });
+        for (place, (request_id, tenant_id)) in ids.iter().enumerate() {
+            let row = chunk * batch + place;
+            let facts = RowFacts {
+                request_id: decoded.text(request_id),
+                tenant_id: decoded.text(tenant_id),
+                partition: Partition(17),
+                offset: Offset(1_234_567),
+                latency: Duration::from_micros(12_345),
+                queue: Duration::from_micros(11_200),
+                output: &outputs[row * width..(row + 1) * width],
+            };
+            each(&facts, &template);
+        }
+    }
+}
+
+/// Results in transactions, as large and as long as the engine's.
+fn produce(world: &World, results: &Records) -> Result<u64, Failure> {
+    let mut producer = world.broker.producer(&format!("{}-floor", world.name))?;
+    let topic = &world.config.topics.results.name;
+    let commit = world.config.commit;
+    let clock = SystemClock::new();
+    let mut transactions = |count: u64| -> Result<(), Failure> {
+        let mut sent = 0;
+        while sent < count {
+            producer.begin()?;
+            let begun = clock.now();
+            let end = count.min(sent + commit.records_max as u64);
+            while sent < end && clock.now().since(begun) < commit.interval {
+                let place = usize::try_from(sent).unwrap_or(0) % results.len();
+                match producer.send(topic, None, results.get(place)) {
+                    Ok(()) => sent += 1,
+                    Err(error) if error.class == Class::QueueFull => {
+                        producer.drain(Duration::from_millis(100))?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            while !producer.drain(Duration::from_millis(100))? {}
+            producer.commit()?;
+        }
+        Ok(())
+    };
+    transactions(results.len() as u64 / 10)?;
+    let watch = Stopwatch::start();
+    transactions(PRODUCED)?;
+    Ok(watch.nanos() / PRODUCED)
+}

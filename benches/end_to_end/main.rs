@@ -1,0 +1,142 @@
+//! The whole engine on a real broker, as a process of its own, beside what its parts cost alone.
+//!
+//! ```text
+//!   scripts/kafka.sh run -- cargo bench --bench end_to_end -- --quick --json FILE
+//! ```
+//!
+//! | point | what is measured |
+//! | --- | --- |
+//! | `drain-16` `drain-784` | a preloaded topic, of rows of 16 or 784 floats, until the last outcome is committed; and the floor |
+//! | `open-loop` | 20,000 requests a second, spread evenly over all partitions, from the scheduled send to a `read_committed` reader |
+//! | `idle` | every partition assigned, and nothing to do |
+//!
+//! The main number is CPU time of the engine's process, not wall time: broker, load and checks share the machine with it. The *floor* is
+//! the sum of what consuming, decoding, inferring, encoding and producing cost alone, in the same run. After each point every request
+//! is counted by the origin of its outcome. Topics have names of their own for each point, and stay in the broker.
+
+mod audit;
+mod cpu;
+mod drain;
+mod engine;
+mod failure;
+mod figures;
+mod floor;
+mod idle;
+mod machine;
+mod open_loop;
+mod raw;
+mod world;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use failure::Failure;
+use figures::{Figures, median};
+use machine::Machine;
+
+#[derive(Debug, Parser)]
+#[command(name = "end_to_end", about = "The whole engine on a real broker, beside what its parts cost alone")]
+struct Args {
+    /// Each point once, and shorter: less than five minutes in all
+    #[arg(long)]
+    quick: bool,
+
+    /// Write the figures to a file too, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// The points, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Point::value_variants().to_vec())]
+    points: Vec<Point>,
+
+    /// A setting of the engine, as for `tidemill`; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// A command to run the engine under, with its arguments: `perf record -g -o FILE`
+    #[arg(long, value_name = "COMMAND")]
+    under: Option<String>,
+
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Point {
+    #[value(name = "drain-16")]
+    Drain16,
+    #[value(name = "drain-784")]
+    Drain784,
+    OpenLoop,
+    Idle,
+}
+
+impl Point {
+    fn run(self, args: &Args, setup: &world::Setup, drained: Option<u64>) -> Result<Figures, Failure> {
+        let size = |quick, long| if args.quick { quick } else { long };
+        match self {
+            Self::Drain16 => drain::run(setup, "drain-16", "mlp-16", 16, size(300_000, 1_000_000)),
+            Self::Drain784 => drain::run(setup, "drain-784", "ffnn-784", 784, size(60_000, 200_000)),
+            Self::OpenLoop => open_loop::run(setup, if args.quick { 10 } else { 30 }, drained),
+            Self::Idle => idle::run(setup),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let Some(bootstrap) = std::env::var("TIDEMILL_BOOTSTRAP").ok().filter(|servers| !servers.is_empty())
+    else {
+        eprintln!("this bench needs a broker: `scripts/kafka.sh run -- cargo bench --bench end_to_end`");
+        return ExitCode::FAILURE;
+    };
+    let setup = world::Setup { bootstrap, sets: args.set.clone(), under: args.under.clone() };
+    match run(&args, &setup) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("requests were lost, duplicated or refused");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the points; whether every request ended exactly once.
+fn run(args: &Args, setup: &world::Setup) -> Result<bool, Failure> {
+    let mut file = args
+        .json
+        .as_ref()
+        .map(|path| File::create(path).map_err(|source| Failure::io("make the file of figures", source)))
+        .transpose()?;
+    let machine = Machine::look();
+    let repetitions = if args.quick { 1 } else { 5 };
+    let mut whole = true;
+    let mut drained = None;
+    for point in &args.points {
+        let mut runs = Vec::with_capacity(repetitions);
+        for _ in 0..repetitions {
+            let figures = point.run(args, setup, drained)?;
+            eprintln!("{}", figures.summary());
+            whole &= figures.whole();
+            runs.push(figures);
+        }
+        let figures = median(runs);
+        if *point == Point::Drain16 {
+            drained = figures.engine_cpu_ns_per_record;
+        }
+        let line = figures.line(&machine);
+        println!("{line}");
+        if let Some(file) = &mut file {
+            writeln!(file, "{line}").map_err(|source| Failure::io("write the file of figures", source))?;
+        }
+    }
+    Ok(whole)
+}

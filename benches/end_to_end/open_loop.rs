@@ -1,0 +1,176 @@
+//! Requests at a fixed rate, however the engine keeps up: latency as a reader of results sees it.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use operators::broker::kafka::KafkaBroker;
+use operators::broker::{Broker as _, Writer};
+use operators::clock::{Clock as _, Moment, SystemClock};
+use operators::records::Records;
+use rdkafka::message::Message as _;
+use tidemill::config::Config;
+use tidemill::load::{Load, Schedule};
+use tidemill::surroundings::kafka_config;
+
+use crate::audit::audit;
+use crate::drain::{nanos_each, rate};
+use crate::engine::Engine;
+use crate::failure::Failure;
+use crate::figures::Figures;
+use crate::raw::Raw;
+use crate::world::{Setup, World};
+
+/// Requests a second.
+const RATE: u32 = 20_000;
+
+/// What is sent before anything counts, in seconds.
+const WARM_UP: u32 = 3;
+
+/// The longest latency that is told apart: an hour, in microseconds.
+const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
+
+/// How long results may stay away.
+const SILENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<Figures, Failure> {
+    let world = World::new(setup, "open-loop")?;
+    let (warm, counted) = (u64::from(WARM_UP * RATE), u64::from(seconds * RATE));
+    let load = world.load("mlp-16", 16, warm + counted)?;
+    let engine = Engine::start(setup, &world)?;
+    let clock = Arc::new(SystemClock::new());
+    let start = clock.now().after(Duration::from_millis(500));
+    let schedule = Schedule::at_rate(f64::from(RATE))?;
+    let reader = Reader { schedule, start, clock: Arc::clone(&clock), warm, requests: warm + counted };
+    let reading = reader.spawn(&world.config)?;
+    let writer = {
+        let (writer, clock, config) = (writer(&world)?, Arc::clone(&clock), world.config.clone());
+        thread::spawn(move || write(writer, &config, load, schedule, start, &clock))
+    };
+
+    sleep_until(&clock, start.after(schedule.due(warm)));
+    let before = engine.cpu()?;
+    sleep_until(&clock, start.after(schedule.due(warm + counted)));
+    let spent = engine.cpu()?.saturating_sub(before);
+    writer.join().map_err(|_| panicked("the load"))??;
+    let latency = reading.join().map_err(|_| panicked("the reader"))??;
+    let rss_bytes = engine.stop()?;
+    let audit = audit(&world, warm + counted)?;
+    let millis =
+        |quantile: f64| Duration::from_micros(latency.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+    Ok(Figures {
+        name: "open-loop",
+        payload_floats: Some(16),
+        records: counted,
+        records_per_second: Some(u64::from(RATE)),
+        records_per_cpu_second: Some(rate(counted, spent)),
+        engine_cpu_ns_per_record: Some(nanos_each(spent, counted)),
+        drain_cpu_ns_per_record: drained,
+        p50_ms: Some(millis(0.5)),
+        p99_ms: Some(millis(0.99)),
+        max_ms: Some(millis(1.0)),
+        rss_bytes,
+        lost: audit.lost,
+        duplicated: audit.duplicated,
+        dead_letters: audit.dead_letters,
+        ..Figures::default()
+    })
+}
+
+fn panicked(who: &str) -> Failure {
+    Failure::Unexpected(format!("{who} panicked"))
+}
+
+fn sleep_until(clock: &SystemClock, moment: Moment) {
+    thread::sleep(moment.since(clock.now()));
+}
+
+/// A producer that does not wait for more to send at once: its own delay would be counted as the engine's.
+fn writer(world: &World) -> Result<Box<dyn Writer>, Failure> {
+    let mut config = kafka_config(&world.config);
+    config.producer.insert("linger.ms".to_owned(), "1".to_owned());
+    Ok(KafkaBroker::new(config)?.writer()?)
+}
+
+/// Writes every request at its time, to the partitions in turn.
+fn write(
+    mut writer: Box<dyn Writer>,
+    config: &Config,
+    mut load: Load,
+    schedule: Schedule,
+    start: Moment,
+    clock: &SystemClock,
+) -> Result<(), Failure> {
+    let topic = &config.topics.requests;
+    let wall_start = clock.wall_micros() + i64::try_from(start.since(clock.now()).as_micros()).unwrap_or(0);
+    let mut records = Records::default();
+    let mut partition = 0;
+    for index in 0_u64.. {
+        let due = schedule.due(index);
+        let ahead = start.after(due).since(clock.now());
+        if !ahead.is_zero() {
+            // Some requests are late by this much: a pause for each of 20,000 a second would be most of what the load costs.
+            thread::sleep(ahead.max(Duration::from_millis(1)));
+        }
+        if load.push_next(&mut records).is_none() {
+            break;
+        }
+        let sent_at = (wall_start + i64::try_from(due.as_micros()).unwrap_or(0)) / 1_000;
+        writer.write(&topic.name, Some(partition), Some(sent_at), records.get(0), index)?;
+        partition = (partition + 1) % topic.partitions;
+        records.pop();
+    }
+    if !writer.flush(SILENCE) {
+        return Err(Failure::Late { what: "acknowledging the last request", limit: SILENCE });
+    }
+    for (_, acknowledged) in writer.acknowledged() {
+        acknowledged?;
+    }
+    Ok(())
+}
+
+/// Reads results as they become visible.
+struct Reader {
+    schedule: Schedule,
+    start: Moment,
+    clock: Arc<SystemClock>,
+    warm: u64,
+    requests: u64,
+}
+
+impl Reader {
+    /// Starts to read.
+    fn spawn(self, config: &Config) -> Result<thread::JoinHandle<Result<Histogram<u64>, Failure>>, Failure> {
+        let raw = Raw::new(config, &format!("{}-reader", config.kafka.group))?;
+        raw.assign(&config.topics.results.name, config.topics.results.partitions)?;
+        Ok(thread::spawn(move || self.read(&raw)))
+    }
+
+    /// Microseconds from the time that each request was due to the moment at which its result was there.
+    fn read(&self, raw: &Raw) -> Result<Histogram<u64>, Failure> {
+        let mut latency = Histogram::<u64>::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
+            .expect("an hour in microseconds fits three digits");
+        let mut seen = 0;
+        while seen < self.requests {
+            let Some(message) = raw.poll(SILENCE)? else {
+                return Err(Failure::Late { what: "reading the next result", limit: SILENCE });
+            };
+            seen += 1;
+            let index = index_of(message.key().unwrap_or_default())?;
+            if index >= self.warm {
+                let due = self.start.after(self.schedule.due(index));
+                let micros = self.clock.now().since(due).as_micros();
+                latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+            }
+        }
+        Ok(latency)
+    }
+}
+
+/// The index in a request id, `r1-17`.
+fn index_of(request_id: &[u8]) -> Result<u64, Failure> {
+    let text = std::str::from_utf8(request_id).ok().and_then(|id| id.rsplit_once('-'));
+    let index = text.and_then(|(_, index)| index.parse().ok());
+    index.ok_or_else(|| Failure::Unexpected("a result has the key of no request".to_owned()))
+}

@@ -1,0 +1,122 @@
+//! Topics of a point's own, and the requests in them.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use operators::broker::kafka::KafkaBroker;
+use operators::broker::{Broker as _, Class, Producer};
+use operators::records::Records;
+use tidemill::config::{self, Config, Sources};
+use tidemill::load::{Load, LoadOptions, ModelRow};
+use tidemill::surroundings::kafka_config;
+
+use crate::failure::Failure;
+
+/// Where this is a checkout of.
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// How long the broker lets a transaction wait that is being filled.
+const PRELOAD_MAX: Duration = Duration::from_mins(10);
+
+/// What all points share.
+pub(crate) struct Setup {
+    pub(crate) bootstrap: String,
+    pub(crate) sets: Vec<String>,
+    pub(crate) under: Option<String>,
+}
+
+/// Topics and a group of a point's own.
+pub(crate) struct World {
+    /// The configuration, which the engine is given as well.
+    pub(crate) config: Config,
+    /// What the engine is told on its command line.
+    pub(crate) sets: Vec<String>,
+    pub(crate) broker: KafkaBroker,
+    /// Tells this point's run from all others.
+    pub(crate) name: String,
+}
+
+impl World {
+    pub(crate) fn new(setup: &Setup, point: &str) -> Result<Self, Failure> {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("bench-{}-{}-{point}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let mut sets = vec![
+            format!("kafka.bootstrap_servers={}", setup.bootstrap),
+            format!("kafka.group={name}"),
+            format!("kafka.instance={name}"),
+            format!("models.path={ROOT}/models"),
+            "log.filter=warn".to_owned(),
+        ];
+        for topic in ["requests", "results", "dlq", "events"] {
+            sets.push(format!("topics.{topic}.name={name}.{topic}"));
+        }
+        sets.extend_from_slice(&setup.sets);
+        let mut sources = Sources::of_process(Some(format!("{ROOT}/tidemill.toml").into()), sets.clone());
+        sources.file_default = None;
+        let config = config::load(&sources).map_err(Failure::Config)?.config;
+        let broker = KafkaBroker::new(kafka_config(&config))?;
+        let mut admin = broker.admin()?;
+        for spec in config.topics.specs(false) {
+            admin.create(&spec)?;
+        }
+        Ok(Self { config, sets, broker, name })
+    }
+
+    /// The number of partitions of the requests topic.
+    pub(crate) fn partitions(&self) -> usize {
+        usize::try_from(self.config.topics.requests.partitions).unwrap_or(0)
+    }
+
+    /// How many of so many requests each partition has: they are dealt out in turn.
+    pub(crate) fn dealt(&self, requests: u64) -> Vec<u64> {
+        let partitions = self.partitions() as u64;
+        (0..partitions).map(|partition| (requests + partitions - 1 - partition) / partitions).collect()
+    }
+
+    /// A load of good requests for one model.
+    #[expect(clippy::unused_self, reason = "it reads as what it is: a load for this world")]
+    pub(crate) fn load(&self, model: &str, row_len: usize, requests: u64) -> Result<Load, Failure> {
+        let models = vec![ModelRow { id: model.to_owned(), row_len }];
+        Ok(Load::new(LoadOptions { requests, models, ..LoadOptions::default() })?)
+    }
+
+    /// Writes requests in a transaction that is left open: nobody reads them before it is committed.
+    pub(crate) fn preload(&self, mut load: Load) -> Result<Preloaded, Failure> {
+        let mut config = kafka_config(&self.config);
+        config.transaction_timeout = PRELOAD_MAX;
+        let mut producer = KafkaBroker::new(config)?.producer(&format!("{}-load", self.name))?;
+        producer.begin()?;
+        let topic = &self.config.topics.requests.name;
+        let mut records = Records::default();
+        let mut partition = 0;
+        while load.push_next(&mut records).is_some() {
+            while let Err(error) = producer.send(topic, Some(partition), records.get(0)) {
+                if error.class != Class::QueueFull {
+                    return Err(error.into());
+                }
+                producer.drain(Duration::from_millis(100))?;
+            }
+            partition = (partition + 1) % self.config.topics.requests.partitions;
+            records.pop();
+        }
+        while !producer.drain(Duration::from_secs(1))? {}
+        Ok(Preloaded { producer })
+    }
+}
+
+/// Requests that wait for their commit.
+pub(crate) struct Preloaded {
+    producer: Box<dyn Producer>,
+}
+
+impl Preloaded {
+    /// Lets every reader see the requests.
+    pub(crate) fn commit(mut self) -> Result<(), Failure> {
+        while let Err(error) = self.producer.commit() {
+            if error.class != Class::Retriable {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}

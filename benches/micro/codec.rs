@@ -1,0 +1,172 @@
+//! Requests in, results out: ours beside `serde_json` with derived types.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use operators::catalog::NotFinite;
+use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use operators::lease::{Offset, Partition};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Runs every bench of the codec.
+pub(crate) fn bench(criterion: &mut Criterion) {
+    decode(criterion);
+    encode(criterion);
+}
+
+/// Floats, and how each is written: with a fixed number of decimals, or as Python writes an `f32` that became a float there.
+const SHAPES: [(usize, Option<usize>); 5] =
+    [(16, Some(4)), (16, Some(9)), (784, Some(4)), (784, Some(9)), (784, None)];
+
+fn decode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("codec/decode");
+    for (floats, decimals) in SHAPES {
+        let value = request(floats, decimals);
+        let name = decimals.map_or_else(
+            || format!("{floats}x17-digits"),
+            |decimals| format!("{floats}x{decimals}-decimals"),
+        );
+        group.throughput(Throughput::Bytes(value.len() as u64));
+        group.bench_with_input(BenchmarkId::new("ours", &name), value.as_bytes(), |bencher, value| {
+            let (mut values, mut text) = (Vec::new(), Vec::new());
+            bencher.iter(|| {
+                values.clear();
+                text.clear();
+                let request =
+                    json::decode(black_box(value), floats, &mut values, &mut text).expect("a request");
+                assert_eq!(request.floats, floats);
+                black_box((&values, &text));
+            });
+        });
+        group.bench_with_input(BenchmarkId::new("serde_json", &name), value.as_bytes(), |bencher, value| {
+            bencher.iter(|| {
+                let request: Request<'_> = serde_json::from_slice(black_box(value)).expect("a request");
+                assert_eq!(request.input.len(), floats);
+                black_box(request)
+            });
+        });
+    }
+    group.finish();
+}
+
+fn encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("codec/encode");
+    let output = numbers(10);
+    let (latency, queue, inference) =
+        (Duration::from_micros(12_345), Duration::from_micros(11_200), Duration::from_micros(850));
+    let (model_id, model_version, topic) = ("mlp-16", "0123456789abcdef", "inference.requests");
+    let inferred_at = "2026-01-01T00:00:00.000250Z";
+    let (request_id, tenant_id) = ("7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11", "tenant-3");
+    let template = ResultTemplate::new(&BatchFacts {
+        model_id,
+        model_version,
+        topic,
+        batch_size: 64,
+        inference,
+        inferred_at,
+        not_finite: NotFinite::Refuse,
+    });
+    let (partition, offset) = (Partition(17), Offset(1_234_567));
+    let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, output: &output };
+    let mut out = Vec::new();
+    group.bench_function("ours/10-floats", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            template.encode(black_box(&row), &mut out).expect("finite");
+            black_box(&out);
+        });
+    });
+    let result = Outcome {
+        request_id,
+        model_id,
+        tenant_id,
+        output: &output,
+        latency_ms: latency.as_secs_f64() * 1e3,
+        inferred_at,
+        model_version,
+        origin: OutcomeOrigin { topic, partition: partition.0, offset: offset.0 },
+        batch_size: 64,
+        queue_ms: queue.as_secs_f64() * 1e3,
+        inference_ms: inference.as_secs_f64() * 1e3,
+    };
+    group.bench_function("serde_json/10-floats", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            serde_json::to_writer(&mut out, black_box(&result)).expect("finite");
+            black_box(&out);
+        });
+    });
+    group.finish();
+}
+
+/// A request as a client writes it.
+fn request(floats: usize, decimals: Option<usize>) -> String {
+    let mut value = concat!(
+        r#"{"request_id":"7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11","tenant_id":"tenant-3","model_id":"mlp-16","#,
+        r#""metadata":{"source":"camera-7"},"enqueued_at":"2026-01-01T00:00:00.000250Z","input":["#,
+    )
+    .to_owned();
+    for (index, number) in numbers(floats).into_iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        match decimals {
+            Some(decimals) => write!(value, "{comma}{number:.decimals$}"),
+            None => write!(value, "{comma}{:?}", f64::from(number)),
+        }
+        .expect("a string takes all that is written to it");
+    }
+    value.push_str("]}");
+    value
+}
+
+/// Numbers as a normalized input has them: around zero, of either sign, none far from one.
+fn numbers(count: usize) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    (0..count).map(|_| random.random_range(-3.0..3.0)).collect()
+}
+
+/// A request by `serde`: its text borrowed where it can be, as a careful user would write it.
+#[derive(Deserialize)]
+#[expect(
+    dead_code,
+    clippy::struct_field_names,
+    reason = "the names are the interface's; what is decoded is not looked at"
+)]
+struct Request<'a> {
+    #[serde(borrow)]
+    request_id: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    tenant_id: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    model_id: std::borrow::Cow<'a, str>,
+    input: Vec<f32>,
+    metadata: Option<BTreeMap<String, String>>,
+    enqueued_at: Option<jiff::Timestamp>,
+}
+
+/// A result by `serde`.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    request_id: &'a str,
+    model_id: &'a str,
+    tenant_id: &'a str,
+    output: &'a [f32],
+    latency_ms: f64,
+    inferred_at: &'a str,
+    model_version: &'a str,
+    origin: OutcomeOrigin<'a>,
+    batch_size: usize,
+    queue_ms: f64,
+    inference_ms: f64,
+}
+
+#[derive(Serialize)]
+struct OutcomeOrigin<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+}

@@ -1,0 +1,266 @@
+//! The engine: the main job with real threads.
+//!
+//! ```text
+//!   group thread ──── orders ────▶ workers 0 … W-1 ◀──── batches ────▶ executor threads
+//!        │                              │
+//!        └── tenure ──┐              outbox
+//!                     ▼                 ▼
+//!                    transaction thread ──▶ broker
+//! ```
+//!
+//! The producer is made, and so fences its predecessors, before the member joins the group and reads its offsets. A stop drains the
+//! leases, commits, leaves the group, and ends the dataflow; a fault ends everything at once and commits nothing more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use operators::alarm::Alarms;
+use operators::broker::Broker;
+use operators::clock::{Clock, Moment};
+use operators::device::threads::Threads;
+use operators::device::{Batch, Device, Executed};
+use operators::execute::Executor;
+use operators::fault::Fault;
+use operators::group::Group;
+use operators::health::Health;
+use operators::observe::Observer;
+use operators::transaction::{Committer, Pace, TransactionConfig, TransactionParts};
+use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
+
+use crate::inference::{InferenceConfig, Models, Shared, build};
+
+/// The name of the condition in the health of the process until every executor has opened the models.
+pub const LOADING: &str = "models";
+
+/// How long the group thread waits for an event before it looks at anything else.
+const GROUP_WAIT: Duration = Duration::from_millis(50);
+
+/// Asks a running engine to stop. Cheap to clone, and may be used from a signal's thread.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Nobody has asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a graceful stop.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody has asked.
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Wraps the device of a process: a test puts a wrong device between the engine and its executors, and sees it caught.
+pub type WrapDevice = Arc<dyn Fn(Box<dyn Device>) -> Box<dyn Device> + Send + Sync>;
+
+/// What an engine runs with.
+#[derive(Clone)]
+pub struct Engine {
+    /// What it was told.
+    pub config: InferenceConfig,
+    /// Its models.
+    pub models: Models,
+    /// Its broker.
+    pub broker: Arc<dyn Broker>,
+    /// Whether it is ready.
+    pub health: Arc<Health>,
+    /// Who hears about it.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Put around its device.
+    pub wrap_device: Option<WrapDevice>,
+}
+
+impl Engine {
+    /// Runs until it is asked to stop and has stopped, or has a fault.
+    ///
+    /// # Errors
+    ///
+    /// The fault; nothing was committed after it was raised. A broker that can't be reached within its start-up bound is one too.
+    pub fn run(self, stop: &Stop) -> Result<(), Fault> {
+        let config = Arc::new(self.config.clone());
+        self.health.set_unready(LOADING, "the models are being opened");
+        let producer = self.broker.producer(&config.transactional_id)?;
+        let member = self.broker.member(&config.group, &config.requests)?;
+        let shared = Shared::new(
+            &config,
+            Arc::clone(&self.health),
+            Arc::clone(&self.observer),
+            Arc::clone(&self.clock),
+        );
+        let halt = Arc::new(AtomicBool::new(false));
+        let workers = self.start_workers(&config, &shared, &halt);
+        let mut group = Group::new(shared.group_parts(&config), member);
+        let committer = self.committer(&config, &shared, producer, &group);
+        let transactions = spawn_transactions(committer, &shared, &halt);
+
+        let mut stopping = false;
+        while group.step(GROUP_WAIT) {
+            if shared.faults.get().is_some() {
+                break;
+            }
+            if stop.is_asked() && !stopping {
+                stopping = true;
+                tracing::info!("stopping: finishing what is in flight");
+                group.stop(config.stop_drain_max);
+            }
+        }
+        halt.store(true, Ordering::SeqCst);
+        shared.outbox.hurry();
+        join(transactions, "transactions");
+        shared.ports.wake_all();
+        drop(workers); // joins the workers
+        shared.faults.get().cloned().map_or(Ok(()), Err)
+    }
+
+    fn committer(
+        &self,
+        config: &InferenceConfig,
+        shared: &Shared,
+        producer: Box<dyn operators::broker::Producer>,
+        group: &Group,
+    ) -> Committer {
+        let ports = Arc::clone(&shared.ports);
+        let parts = TransactionParts {
+            broker: Arc::clone(&self.broker),
+            ownership: group.ownership(),
+            outbox: Arc::clone(&shared.outbox),
+            tenure: Arc::clone(&shared.tenure),
+            budget: Arc::clone(&shared.budget),
+            faults: Arc::clone(&shared.faults),
+            wake_sources: Arc::new(move || ports.wake_all()),
+            observer: Arc::clone(&shared.observer),
+            clock: Arc::clone(&shared.clock),
+        };
+        Committer::new(transaction_config(config), parts, producer)
+    }
+
+    fn start_workers(
+        &self,
+        config: &Arc<InferenceConfig>,
+        shared: &Shared,
+        halt: &Arc<AtomicBool>,
+    ) -> WorkerGuards<()> {
+        let (config, shared, halt) = (Arc::clone(config), shared.clone(), Arc::clone(halt));
+        let (models, wrap) = (self.models.clone(), self.wrap_device.clone());
+        let timely = timely::Config {
+            communication: timely::CommunicationConfig::Process(config.workers),
+            worker: WorkerConfig::default(),
+        };
+        timely::execute(timely, move |worker| {
+            let alarms = Alarms::new();
+            let home = worker.index() == 0;
+            build(worker, &config, &models, &shared, &alarms, |activator| {
+                if !home {
+                    return Box::new(NoDevice);
+                }
+                let device: Box<dyn Device> = Box::new(start_device(&config, &models, &shared, &activator));
+                match &wrap {
+                    Some(wrap) => wrap(device),
+                    None => device,
+                }
+            });
+            loop {
+                if halt.load(Ordering::SeqCst) && shared.faults.get().is_some() {
+                    // What is still in the graph will never be committed.
+                    worker.installed_dataflows().into_iter().for_each(|graph| worker.drop_dataflow(graph));
+                    break;
+                }
+                let now = shared.clock.now();
+                let next = alarms.ring(now);
+                let wait = if next == Moment::NEVER { None } else { Some(next.since(now)) };
+                if !worker.step_or_park(wait) {
+                    break;
+                }
+            }
+        })
+        .expect("workers of one process need nothing that can be missing")
+    }
+}
+
+/// How transactions are made, as the configuration of the whole tells it.
+pub fn transaction_config(config: &InferenceConfig) -> TransactionConfig {
+    TransactionConfig {
+        transactional_id: config.transactional_id.clone(),
+        group: config.group.clone(),
+        requests: config.requests.clone(),
+        results: config.results.clone(),
+        dead_letters: config.dead_letters.clone(),
+        interval: config.commit_interval,
+        limit: config.commit_limit,
+        records_full: config.commit_limit.records,
+        timeout: config.transaction_timeout,
+    }
+}
+
+fn start_device(
+    config: &InferenceConfig,
+    models: &Models,
+    shared: &Shared,
+    home: &timely::scheduling::SyncActivator,
+) -> Threads {
+    let executors =
+        (0..config.executors).map(|_| Executor::new(shared.execute_parts(config, models))).collect();
+    let (cold, health) = (AtomicUsize::new(config.executors), Arc::clone(&shared.health));
+    let warm: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        if cold.fetch_sub(1, Ordering::SeqCst) == 1 {
+            health.clear(LOADING);
+        }
+    });
+    Threads::start(executors, config.queued_batches, home, &warm)
+}
+
+fn spawn_transactions(mut committer: Committer, shared: &Shared, halt: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (outbox, clock, halt) = (Arc::clone(&shared.outbox), Arc::clone(&shared.clock), Arc::clone(halt));
+    thread::Builder::new()
+        .name("transactions".to_owned())
+        .spawn(move || {
+            loop {
+                let pace = committer.step();
+                let now = clock.now();
+                match pace {
+                    Pace::Again => {}
+                    Pace::Stopped => return,
+                    // Whoever halts has drained before, or wants nothing more to be committed.
+                    Pace::Until(_) | Pace::BackOff(_) if halt.load(Ordering::SeqCst) => return,
+                    Pace::Until(moment) => outbox.wait(moment.since(now).min(Duration::from_secs(1))),
+                    Pace::BackOff(moment) => thread::sleep(moment.since(now)),
+                }
+            }
+        })
+        .expect("the system gives a thread")
+}
+
+fn join(thread: JoinHandle<()>, name: &str) {
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "a thread of the engine panicked");
+        std::process::abort();
+    }
+}
+
+/// The device of a worker that is home to none.
+struct NoDevice;
+
+impl Device for NoDevice {
+    fn room(&self) -> usize {
+        0
+    }
+
+    fn submit(&mut self, _: Batch) {
+        unreachable!("it never has room")
+    }
+
+    fn finished(&mut self) -> Option<Executed> {
+        None
+    }
+}

@@ -1,0 +1,82 @@
+//! The columnar unit that flows: rows of one model with their origins.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Polled;
+use crate::catalog::ModelIndex;
+use crate::lease::{Lease, Offset};
+
+/// Rows of one model, decoded in one activation of one worker, from any of its leases.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Block {
+    /// The model that the rows are for.
+    pub model: ModelIndex,
+    /// The worker that polled them, and to which their outcomes go.
+    pub home: usize,
+    /// Floats a row.
+    pub row_len: usize,
+    /// Every row's floats, one row after the other.
+    pub values: Vec<f32>,
+    /// A column: what else is known of each row.
+    pub rows: Vec<Row>,
+    /// The text that `rows` points into: request ids and tenant ids, unescaped.
+    pub text: Vec<u8>,
+    /// The original records, until each has its outcome.
+    pub polled: Arc<Polled>,
+}
+
+/// What a block keeps of a row beside its floats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The place of its original in [`Block::polled`].
+    pub record: u32,
+    /// Where its request id stands in [`Block::text`].
+    pub request_id: Range<u32>,
+    /// Where its tenant id stands in [`Block::text`].
+    pub tenant_id: Range<u32>,
+}
+
+impl Block {
+    /// An empty block.
+    pub fn new(model: ModelIndex, home: usize, row_len: usize, polled: Arc<Polled>) -> Self {
+        Self { model, home, row_len, values: Vec::new(), rows: Vec::new(), text: Vec::new(), polled }
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The floats of the rows in `range`.
+    pub fn values(&self, range: Range<usize>) -> &[f32] {
+        &self.values[range.start * self.row_len..range.end * self.row_len]
+    }
+
+    /// Where the row at `index` came from.
+    pub fn origin(&self, index: usize) -> (Lease, Offset) {
+        self.polled.origins[self.rows[index].record as usize]
+    }
+
+    /// The request id of the row at `index`.
+    pub fn request_id(&self, index: usize) -> &str {
+        self.str(&self.rows[index].request_id)
+    }
+
+    /// The tenant id of the row at `index`.
+    pub fn tenant_id(&self, index: usize) -> &str {
+        self.str(&self.rows[index].tenant_id)
+    }
+
+    fn str(&self, range: &Range<u32>) -> &str {
+        std::str::from_utf8(&self.text[range.start as usize..range.end as usize])
+            .expect("decode writes only text that it has checked")
+    }
+}

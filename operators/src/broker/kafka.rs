@@ -1,0 +1,96 @@
+//! Apache Kafka, through librdkafka: the only place that makes its clients.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `config` | what clients are told: our defaults, what is passed through, what is refused |
+//! | `member` `queue` | a member of a group, and the queues of its partitions |
+//! | `producer` `limits` | the transactional producer, and the largest record that a topic takes |
+//! | `writer` | the plain producer |
+//! | `admin` `log` | topics and committed offsets; a partition read from start to end |
+//! | `error` | what an error of librdkafka means to the engine |
+//! | `signal` | how a thread waits at no cost |
+//! | `native` | what the safe bindings do not offer; the only `unsafe` |
+
+mod admin;
+mod config;
+mod diagnostics;
+mod error;
+mod limits;
+mod log;
+mod member;
+mod native;
+mod producer;
+mod queue;
+mod signal;
+mod writer;
+
+use std::sync::{Mutex, PoisonError};
+
+pub use config::{ClientKind, GroupProtocol, KafkaConfig, refused_property};
+
+use self::config::Settings;
+use self::log::LogReader;
+use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, Producer, Writer};
+use crate::lease::{NextOffset, Partition};
+
+/// A cluster of Apache Kafka.
+pub struct KafkaBroker {
+    config: KafkaConfig,
+    /// Readers of logs that are not in use, to be used again.
+    readers: Mutex<Vec<(Isolation, LogReader)>>,
+}
+
+impl KafkaBroker {
+    /// The cluster that `config` names. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If a property is passed through that may not be; see [`refused_property`].
+    pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
+        Settings::member(&config, "any")?;
+        Settings::producer(&config, None)?;
+        Settings::admin(&config)?;
+        Ok(Self { config, readers: Mutex::default() })
+    }
+
+    /// A reader of logs: one that is free, or a new one.
+    fn reader(&self, isolation: Isolation) -> Result<LogReader, BrokerError> {
+        let mut free = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        match free.iter().position(|(of, _)| *of == isolation) {
+            Some(index) => Ok(free.swap_remove(index).1),
+            None => LogReader::new(&self.config, isolation),
+        }
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
+        Ok(Box::new(producer::KafkaProducer::new(&self.config, transactional_id)?))
+    }
+
+    fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
+        Ok(Box::new(member::KafkaMember::new(&Settings::member(&self.config, group)?, topic)?))
+    }
+
+    fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
+        Ok(Box::new(admin::KafkaAdmin::new(&self.config)?))
+    }
+
+    fn writer(&self) -> Result<Box<dyn Writer>, BrokerError> {
+        Ok(Box::new(writer::KafkaWriter::new(&Settings::producer(&self.config, None)?)?))
+    }
+
+    fn read(
+        &self,
+        topic: &str,
+        partition: Partition,
+        isolation: Isolation,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<NextOffset, BrokerError> {
+        let reader = self.reader(isolation)?;
+        let end = reader.read(topic, partition, each)?;
+        // One that has failed is dropped.
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push((isolation, reader));
+        Ok(end)
+    }
+}

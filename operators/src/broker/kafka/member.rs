@@ -1,0 +1,502 @@
+//! A member of a consumer group.
+//!
+//! librdkafka tells of a rebalance in a callback and waits, as the group does, until assign or unassign is called; it need not be
+//! called in the callback. So the callback only takes a note, which [`KafkaMember::poll`] returns, and the engine answers when it has
+//! finished what it still owns. While an answer is outstanding librdkafka pauses *every* partition of the member, also those that stay.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
+use rdkafka_sys::types::RDKafkaRespErr;
+use serde::Deserialize;
+
+use super::native;
+use super::queue::{KafkaQueue, Lane};
+use super::signal::Signal;
+use super::{diagnostics, error};
+use crate::broker::{BrokerError, Class, Committed, GroupEvent, GroupToken, Member, Ownership, Queue, Waker};
+use crate::clock::{Clock, Moment, SystemClock};
+use crate::lease::{NextOffset, Partition};
+
+/// How long a question to the broker may take. Short, because the member does not serve its group meanwhile: who gets no answer asks
+/// again.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long after it was told that no broker can be reached the engine is told again, if it is still so.
+const UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long a member waits for its group to let it go.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// How long a partition that was just given back may take to come to rest before it can be taken again.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+// ---- what librdkafka tells -------------------------------------------------------------------------------------------
+
+/// Takes notes of what librdkafka tells of a group.
+#[derive(Default)]
+pub(super) struct GroupContext {
+    events: Mutex<VecDeque<GroupEvent>>,
+    ends: Mutex<BTreeMap<i32, i64>>,
+    /// The client's words for the error that comes next.
+    reason: Mutex<String>,
+    leaving: AtomicBool,
+    /// Raised when there is something for the member's own thread to do.
+    work: Signal,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GroupContext {
+    pub(super) fn push(&self, event: GroupEvent) {
+        locked(&self.events).push_back(event);
+        self.work.raise();
+    }
+
+    /// The last stable offset of a partition, as last heard.
+    pub(super) fn end(&self, partition: Partition) -> Option<NextOffset> {
+        locked(&self.ends).get(&partition.0).map(|end| NextOffset(*end))
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        diagnostics::log(level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let mut ends = locked(&self.ends);
+        stable_ends(statistics, |partition, end| {
+            ends.insert(partition, end);
+        });
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        diagnostics::client_error(&error, reason);
+        reason.clone_into(&mut locked(&self.reason));
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        if self.is_leaving() {
+            if let Err(error) = consumer.unassign() {
+                tracing::debug!(%error, "partitions could not be given back while leaving");
+            }
+            return;
+        }
+        let partitions: Vec<_> =
+            partitions.elements().iter().map(|element| Partition(element.partition())).collect();
+        self.push(match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => GroupEvent::Assigned(partitions),
+            _ if consumer.assignment_lost() => GroupEvent::Lost(partitions),
+            _ => GroupEvent::Revoked(partitions),
+        });
+    }
+}
+
+/// Calls `each` with every partition in librdkafka's statistics and its last stable offset.
+fn stable_ends(statistics: &[u8], mut each: impl FnMut(i32, i64)) {
+    #[derive(Deserialize)]
+    struct Statistics {
+        #[serde(default)]
+        topics: BTreeMap<String, Topic>,
+    }
+    #[derive(Deserialize)]
+    struct Topic {
+        #[serde(default)]
+        partitions: BTreeMap<String, Ends>,
+    }
+    #[derive(Deserialize)]
+    struct Ends {
+        partition: i32,
+        ls_offset: i64,
+    }
+    let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
+        tracing::debug!("the statistics of a consumer could not be read");
+        return;
+    };
+    let partitions = statistics.topics.into_values().flat_map(|topic| topic.partitions.into_values());
+    for ends in partitions.filter(|ends| ends.partition >= 0 && ends.ls_offset >= 0) {
+        each(ends.partition, ends.ls_offset);
+    }
+}
+
+// ---- the member ------------------------------------------------------------------------------------------------------
+
+/// A member on librdkafka.
+pub(super) struct KafkaMember {
+    shared: Arc<Shared>,
+    queue: native::ClientQueue<BaseConsumer<GroupContext>>,
+    lanes: BTreeMap<Partition, Arc<Lane>>,
+    clock: SystemClock,
+    /// When the engine was last told that no broker can be reached.
+    unreachable: Option<Moment>,
+    left: bool,
+}
+
+/// What the member shares with who proves its membership.
+struct Shared {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    topic: String,
+    topic_c: Arc<CString>,
+    /// The number of partitions that the member has.
+    assigned: Mutex<usize>,
+}
+
+impl KafkaMember {
+    pub(super) fn new(config: &ClientConfig, topic: &str) -> Result<Self, BrokerError> {
+        const OPERATION: &str = "join the consumer group";
+        let topic_c = CString::new(topic)
+            .map_err(|_| error::refused(OPERATION, "_INVALID_ARG", format!("{topic:?} is no topic")))?;
+        let consumer = BaseConsumer::from_config_and_context(config, GroupContext::default())
+            .map_err(|error| error::of(OPERATION, &error))?;
+        let consumer = Arc::new(consumer);
+        let waker = {
+            let context = Arc::clone(consumer.context());
+            Arc::new(move || context.work.raise())
+        };
+        let queue = native::consumer_queue(&consumer, waker)
+            .ok_or_else(|| error::refused(OPERATION, "_FAIL", "the client has no queue"))?;
+        let assigned = Mutex::new(0);
+        let shared = Shared { consumer, topic: topic.to_owned(), topic_c: Arc::new(topic_c), assigned };
+        let member = Self {
+            shared: Arc::new(shared),
+            queue,
+            lanes: BTreeMap::new(),
+            clock: SystemClock::new(),
+            unreachable: None,
+            left: false,
+        };
+        member.consumer().subscribe(&[topic]).map_err(|error| error::of(OPERATION, &error))?;
+        Ok(member)
+    }
+
+    fn consumer(&self) -> &BaseConsumer<GroupContext> {
+        &self.shared.consumer
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.shared.topic, partition.0);
+        }
+        list
+    }
+
+    /// The lane of a partition, split off now if it is its first time.
+    fn lane(&mut self, partition: Partition, waker: Option<Waker>) -> Result<&Arc<Lane>, BrokerError> {
+        if let Some(lane) = self.lanes.get(&partition) {
+            if let Some(waker) = waker {
+                lane.queue().set_waker(waker);
+            }
+        } else {
+            let shared = &self.shared;
+            let waker = waker.unwrap_or_else(|| Arc::new(|| ()));
+            let queue = native::PartitionQueue::split(&shared.consumer, &shared.topic_c, partition.0, waker)
+                .ok_or_else(|| error::by_code("split off a partition's queue", Code::UnknownPartition, ""))?;
+            let lane = Lane::new(queue, Arc::clone(&shared.topic_c), partition);
+            self.lanes.insert(partition, Arc::new(lane));
+        }
+        Ok(&self.lanes[&partition])
+    }
+
+    /// The next note, with those answered that nobody needs to know of, and those acted upon that can't wait.
+    fn note(&self) -> Option<GroupEvent> {
+        loop {
+            let event = locked(&self.consumer().context().events).pop_front()?;
+            let answered = match &event {
+                GroupEvent::Assigned(partitions) if partitions.is_empty() => {
+                    self.consumer().incremental_assign(&self.list([]))
+                }
+                GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) if partitions.is_empty() => {
+                    self.consumer().incremental_unassign(&self.list([]))
+                }
+                GroupEvent::Lost(partitions) => {
+                    self.close(partitions);
+                    return Some(event);
+                }
+                _ => return Some(event),
+            };
+            if let Err(error) = answered {
+                return Some(GroupEvent::Failed(error::of("answer the group", &error)));
+            }
+        }
+    }
+
+    /// Lets librdkafka tell one thing, if it has one to tell. Called also when there is none: it is the sign of life.
+    fn serve(&mut self) -> Option<GroupEvent> {
+        const OPERATION: &str = "serve the consumer group";
+        let polled = self.consumer().poll(Duration::ZERO);
+        let reason = std::mem::take(&mut *locked(&self.consumer().context().reason));
+        match polled {
+            None => self.note(),
+            Some(Ok(message)) => {
+                use rdkafka::message::Message as _;
+                let (partition, offset) = (message.partition(), message.offset());
+                let message = format!("offset {offset} of partition {partition} came outside of its queue");
+                Some(GroupEvent::Failed(error::with_class(
+                    Class::Fatal,
+                    OPERATION,
+                    Code::Inconsistent,
+                    message,
+                )))
+            }
+            Some(Err(error)) => {
+                let mut failed = error::of(OPERATION, &error);
+                if matches!(error, KafkaError::MessageConsumptionFatal(_)) && failed.class != Class::Fenced {
+                    failed.class = Class::Fatal;
+                }
+                if !reason.is_empty() {
+                    failed.message = reason;
+                }
+                self.is_news(&failed).then_some(GroupEvent::Failed(failed))
+            }
+        }
+    }
+
+    /// Whether an error is worth an event. That a broker can't be reached is told with every attempt to reach it, and librdkafka goes
+    /// on trying.
+    fn is_news(&mut self, error: &BrokerError) -> bool {
+        if error.class != Class::Unreachable {
+            return true;
+        }
+        let now = self.clock.now();
+        let is_news = self.unreachable.is_none_or(|told| now.since(told) >= UNREACHABLE_AGAIN);
+        if is_news {
+            self.unreachable = Some(now);
+        }
+        is_news
+    }
+
+    fn close(&self, partitions: &[Partition]) {
+        for lane in partitions.iter().filter_map(|partition| self.lanes.get(partition)) {
+            lane.close();
+        }
+    }
+}
+
+impl Member for KafkaMember {
+    fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
+        let start = self.clock.now();
+        loop {
+            if let Some(event) = self.note().or_else(|| self.serve()) {
+                return Some(event);
+            }
+            let left = wait.saturating_sub(self.clock.now().since(start));
+            if left.is_zero() {
+                return None;
+            }
+            if self.queue.is_empty() {
+                self.consumer().context().work.wait(left);
+            }
+        }
+    }
+
+    fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        const OPERATION: &str = "read the committed offsets";
+        let list = self.list(partitions.iter().copied());
+        let list = self
+            .consumer()
+            .committed_offsets(list, ANSWER_MAX)
+            .map_err(|error| error::of(OPERATION, &error))?;
+        committed(OPERATION, &list)
+    }
+
+    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
+        let (first, end) = self
+            .consumer()
+            .fetch_watermarks(&self.shared.topic, partition.0, ANSWER_MAX)
+            .map_err(|error| error::of("read the range of a partition", &error))?;
+        locked(&self.consumer().context().ends).insert(partition.0, end);
+        Ok((NextOffset(first), NextOffset(end)))
+    }
+
+    fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        const OPERATION: &str = "take partitions";
+        if self.consumer().assignment_lost() {
+            let message = "the assignment was lost in the meantime";
+            return Err(error::with_class(Class::Abortable, OPERATION, Code::AssignmentLost, message));
+        }
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (partition, start) in starts {
+            let lane = Arc::clone(self.lane(*partition, None)?);
+            await_rest(&lane)?;
+            lane.open(*start);
+            list.add_partition_offset(&self.shared.topic, partition.0, ListOffset::Offset(start.0))
+                .map_err(|error| error::of(OPERATION, &error))?;
+        }
+        let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
+        if let Err(error) = self.consumer().incremental_assign(&list) {
+            self.close(&partitions);
+            return Err(error::of(OPERATION, &error));
+        }
+        *locked(&self.shared.assigned) += partitions.len();
+        // Nobody else tells a worker that was told of an empty queue, should something old still lie in it.
+        for partition in partitions {
+            self.lanes[&partition].queue().wake();
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
+        let lane = Arc::clone(self.lane(partition, Some(wake))?);
+        Ok(Box::new(KafkaQueue(lane)))
+    }
+
+    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
+        self.close(partitions);
+        {
+            let mut assigned = locked(&self.shared.assigned);
+            *assigned = assigned.saturating_sub(partitions.len());
+        }
+        let list = self.list(partitions.iter().copied());
+        self.consumer().incremental_unassign(&list).map_err(|error| error::of("give partitions back", &error))
+    }
+
+    fn ownership(&self) -> Arc<dyn Ownership> {
+        Arc::clone(&self.shared) as Arc<dyn Ownership>
+    }
+
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        const OPERATION: &str = "leave the consumer group";
+        if self.left {
+            return Ok(());
+        }
+        self.left = true;
+        self.consumer().context().leaving.store(true, Ordering::Release);
+        *locked(&self.shared.assigned) = 0;
+        for lane in self.lanes.values() {
+            lane.close();
+        }
+        self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;
+        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well.
+        if let Err(error) = self.consumer().unassign() {
+            tracing::debug!(%error, "there was nothing to give back");
+        }
+        let start = self.clock.now();
+        while !self.consumer().closed() {
+            if self.clock.now().since(start) > LEAVE_MAX {
+                let message = "the group's coordinator did not answer";
+                return Err(error::by_code(OPERATION, Code::OperationTimedOut, message));
+            }
+            if let Some(Err(error)) = self.consumer().poll(Duration::from_millis(10)) {
+                tracing::debug!(%error, "an error came while leaving the group");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        if let Err(error) = self.leave() {
+            tracing::warn!(%error, "the group will notice by itself");
+        }
+        if !self.consumer().closed() {
+            // The bindings' destructor would wait for ever for a coordinator that does not answer.
+            std::mem::forget(Arc::clone(&self.shared.consumer));
+        }
+    }
+}
+
+/// Waits until librdkafka has stopped reading a partition that was given back before. Then no position is left of that time,
+/// which could be taken for one of the new.
+fn await_rest(lane: &Lane) -> Result<(), BrokerError> {
+    let clock = SystemClock::new();
+    let start = clock.now();
+    while lane.has_position() {
+        if clock.now().since(start) > REST_MAX {
+            let message = "librdkafka had not stopped reading it since it was given back";
+            return Err(error::with_class(Class::Retriable, "take a partition", Code::InProgress, message));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+impl Ownership for Shared {
+    fn token(&self) -> Result<GroupToken, BrokerError> {
+        let consumer = &*self.consumer;
+        let before = native::membership(consumer);
+        let token = consumer.group_metadata();
+        let after = native::membership(consumer);
+        let assigned = *locked(&self.assigned);
+        let lost = consumer.context().is_leaving() || assigned == 0 || consumer.assignment_lost();
+        match (before, token, after) {
+            // The broker takes a commit without a generation and a member id for one of a program that manages its partitions
+            // itself, and checks nothing. Equal before and after, they are also those of the token.
+            (Some(before), Some(token), Some(after))
+                if !lost && before == after && before.generation >= 0 && !before.member.is_empty() =>
+            {
+                Ok(GroupToken::Kafka(token))
+            }
+            _ => Err(error::with_class(
+                Class::Abortable,
+                "prove the membership in the group",
+                Code::AssignmentLost,
+                "this process owns no partition of the group any more",
+            )),
+        }
+    }
+}
+
+/// The committed offsets in a list that librdkafka has filled.
+pub(super) fn committed(
+    operation: &'static str,
+    list: &TopicPartitionList,
+) -> Result<Vec<Option<Committed>>, BrokerError> {
+    native::committed_offsets(list)
+        .into_iter()
+        .map(|committed| match committed.error {
+            Code::NoError if committed.offset < 0 => Ok(None),
+            Code::NoError => {
+                Ok(Some(Committed { next: NextOffset(committed.offset), metadata: committed.metadata }))
+            }
+            code => Err(error::by_code(operation, code, "")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statistics_tell_where_each_partition_ends_for_a_reader_of_what_is_committed() {
+        let statistics =
+            br#"{"name":"x","brokers":{"a":{"toppars":{}}},"topics":{"requests":{"age":1,"partitions":{
+            "0":{"partition":0,"ls_offset":12,"hi_offset":15},
+            "7":{"partition":7,"ls_offset":-1001,"hi_offset":-1001},
+            "-1":{"partition":-1,"ls_offset":3,"hi_offset":3}}}}}"#;
+        let mut ends = Vec::new();
+        stable_ends(statistics, |partition, end| ends.push((partition, end)));
+        assert_eq!(ends, [(0, 12)]);
+    }
+
+    #[test]
+    fn statistics_of_an_unknown_shape_change_nothing() {
+        for statistics in [&b"{}"[..], b"", b"{\"topics\":7}"] {
+            stable_ends(statistics, |partition, _| panic!("partition {partition}"));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The budget: how much of the input may be in flight, from the poll of a record to the acknowledgement of its commit.
+//!
+//! Backpressure is a budget in records and bytes, not a pause. Half of it is reserved in equal shares, one a partition, so that a
+//! stuck partition cannot starve the others; the other half is common. A lease over its share takes from the common half, and a lease
+//! that can take from neither is not polled until something is committed. One record may always be polled by a lease that has
+//! nothing in flight, however large it is: else a record larger than a share would never move.
+//!
+//! The bounds hold up to what is polled before it can be weighed: the last record of a poll may be larger than what was left, and
+//! workers that poll at the same moment do not see each other's charge. An outcome is charged when it comes home, whether there is room
+//! or not. All operations are sequentially consistent: a source that starves looks once more at its room, and whoever releases asks
+//! after that whether one starves, so one of both sees the other.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::broker::PollLimit;
+use crate::lease::NextOffset;
+
+/// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
+pub const OVERHEAD_BYTES: usize = 256;
+
+/// Bounds of the budget of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetConfig {
+    /// Records in flight at most.
+    pub records_max: usize,
+    /// Bytes in flight at most: originals and retained outcomes.
+    pub bytes_max: usize,
+    /// Among how many partitions the reserved half is shared.
+    pub partitions: usize,
+}
+
+/// The budget of a process. Shared by its workers and the transaction thread.
+#[derive(Debug)]
+pub struct Budget {
+    records: Pool,
+    bytes: Pool,
+    in_flight: AtomicUsize,
+    starved: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Pool {
+    share: usize,
+    common: usize,
+    common_used: AtomicUsize,
+}
+
+/// What one lease has in flight. Shared by its worker, the transaction thread and the group thread.
+#[derive(Debug, Default)]
+pub struct LeaseAccount {
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+    stopped: AtomicBool,
+    committed: AtomicU64,
+}
+
+impl Pool {
+    fn new(max: usize, partitions: usize) -> Self {
+        let share = max / 2 / partitions.max(1);
+        Self { share, common: max - share * partitions.max(1), common_used: AtomicUsize::new(0) }
+    }
+
+    fn room(&self, used: usize) -> usize {
+        let common = self.common.saturating_sub(self.common_used.load(Ordering::SeqCst));
+        self.share.saturating_sub(used) + common
+    }
+
+    /// Moves an account from `before` to `after`: what lies over the share is taken from, or returned to, the common half.
+    fn moved(&self, before: usize, after: usize) {
+        let (before, after) = (before.saturating_sub(self.share), after.saturating_sub(self.share));
+        if after > before {
+            self.common_used.fetch_add(after - before, Ordering::SeqCst);
+        } else {
+            self.common_used.fetch_sub(before - after, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Budget {
+    /// A budget of which nothing is used.
+    pub fn new(config: BudgetConfig) -> Self {
+        Self {
+            records: Pool::new(config.records_max, config.partitions),
+            bytes: Pool::new(config.bytes_max, config.partitions),
+            in_flight: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
+        }
+    }
+
+    /// How much the lease may poll now; `None` if nothing.
+    pub fn room(&self, lease: &LeaseAccount) -> Option<PollLimit> {
+        let records = self.records.room(lease.records());
+        let bytes = self.bytes.room(lease.bytes.load(Ordering::SeqCst));
+        if records > 0 && bytes > 0 {
+            // What a poll is told in bytes is payload; each record costs its overhead besides.
+            let records = records.min(bytes / OVERHEAD_BYTES + 1);
+            return Some(PollLimit { records, bytes });
+        }
+        (lease.records() == 0).then_some(PollLimit { records: 1, bytes: 1 })
+    }
+
+    /// Charges the lease; returns whether the process had nothing in flight before.
+    pub fn charge(&self, lease: &LeaseAccount, records: usize, bytes: usize) -> bool {
+        let before = lease.records.fetch_add(records, Ordering::SeqCst);
+        self.records.moved(before, before + records);
+        let before = lease.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.bytes.moved(before, before + bytes);
+        self.in_flight.fetch_add(records, Ordering::SeqCst) == 0
+    }
+
+    /// Returns what was charged.
+    pub fn release(&self, lease: &LeaseAccount, records: usize, bytes: usize) {
+        let before = lease.records.fetch_sub(records, Ordering::SeqCst);
+        self.records.moved(before, before - records);
+        let before = lease.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.bytes.moved(before, before - bytes);
+        self.in_flight.fetch_sub(records, Ordering::SeqCst);
+    }
+
+    /// Records in flight in the process.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a lease had more to poll and no budget for it.
+    pub fn starve(&self) {
+        self.starved.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a lease had to go without since the last call: then the sources must be activated after a release.
+    pub fn was_starved(&self) -> bool {
+        self.starved.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl LeaseAccount {
+    /// Records in flight.
+    pub fn records(&self) -> usize {
+        self.records.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the source has polled the lease for the last time.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the lease is polled no more and all that it polled is committed.
+    pub fn is_drained(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst) && self.records() == 0
+    }
+
+    /// Notes what was committed.
+    pub fn commit(&self, next: NextOffset) {
+        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
+    }
+
+    /// What was committed last in this term, or the offset from which it began.
+    pub fn committed(&self) -> NextOffset {
+        NextOffset(self.committed.load(Ordering::SeqCst).cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budget(records_max: usize, partitions: usize) -> Budget {
+        Budget::new(BudgetConfig { records_max, bytes_max: usize::MAX / 4, partitions })
+    }
+
+    #[test]
+    fn a_greedy_lease_leaves_the_others_their_shares() {
+        let budget = budget(100, 5);
+        let (greedy, modest) = (LeaseAccount::default(), LeaseAccount::default());
+        let mut taken = 0;
+        while let Some(limit) = budget.room(&greedy) {
+            let records = limit.records.min(7);
+            budget.charge(&greedy, records, 0);
+            taken += records;
+        }
+        assert_eq!(taken, 10 + 50);
+        assert_eq!(budget.room(&modest).unwrap().records, 10);
+    }
+
+    #[test]
+    fn a_record_larger_than_every_share_can_still_move() {
+        let budget = Budget::new(BudgetConfig { records_max: 8, bytes_max: 8, partitions: 4 });
+        let (first, second) = (LeaseAccount::default(), LeaseAccount::default());
+        budget.charge(&first, 1, 1_000_000);
+        assert!(budget.room(&first).is_none());
+        assert_eq!(budget.room(&second).unwrap().records, 1);
+        budget.release(&first, 1, 1_000_000);
+        assert!(budget.room(&first).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_released_is_as_it_was_before(
+            moves in prop::collection::vec((0_usize..4, 1_usize..40), 1..100),
+        ) {
+            let budget = budget(64, 4);
+            let leases: Vec<LeaseAccount> = (0..4).map(|_| LeaseAccount::default()).collect();
+            let mut charged = Vec::new();
+            for (place, records) in moves {
+                if let Some(limit) = budget.room(&leases[place]) {
+                    let records = records.min(limit.records);
+                    budget.charge(&leases[place], records, records);
+                    charged.push((place, records));
+                    prop_assert!(budget.in_flight() <= 64);
+                }
+            }
+            for (place, records) in charged {
+                budget.release(&leases[place], records, records);
+            }
+            prop_assert_eq!(budget.in_flight(), 0);
+            prop_assert_eq!(budget.records.common_used.load(Ordering::SeqCst), 0);
+            prop_assert_eq!(budget.bytes.common_used.load(Ordering::SeqCst), 0);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Bytes to rows and outcomes to bytes.
+
+pub mod json;

@@ -1,0 +1,100 @@
+//! A device of executor threads: one queue of batches, and threads that take from it, each with its own session of every model.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use timely::scheduling::SyncActivator;
+
+use crate::device::{Batch, Device, Executed};
+use crate::execute::Executor;
+
+/// Executor threads behind one queue.
+pub struct Threads {
+    batches: Option<Sender<Batch>>,
+    executed: Receiver<Executed>,
+    submitted: usize,
+    slots: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts a thread for each executor. While a thread runs a batch, `queued` more may wait for it: 1 hides the hand-off between a
+    /// worker and an executor where that costs a good part of a batch's time. `home` is woken when a batch is finished; `warm` is called
+    /// by each thread once its models are open.
+    ///
+    /// # Panics
+    ///
+    /// If the system gives no more threads.
+    pub fn start(
+        executors: Vec<Executor>,
+        queued: usize,
+        home: &SyncActivator,
+        warm: &Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let slots = executors.len() * (1 + queued);
+        let (batches, queue) = bounded::<Batch>(slots);
+        let (finished, executed) = bounded(slots);
+        let threads = executors
+            .into_iter()
+            .enumerate()
+            .map(|(place, executor)| {
+                let (queue, finished) = (queue.clone(), finished.clone());
+                let (home, warm) = (home.clone(), Arc::clone(warm));
+                thread::Builder::new()
+                    .name(format!("executor-{place}"))
+                    .spawn(move || {
+                        run(executor, &queue, &finished, &home, &*warm);
+                    })
+                    .expect("the system gives a thread")
+            })
+            .collect();
+        Self { batches: Some(batches), executed, submitted: 0, slots, threads }
+    }
+}
+
+fn run(
+    mut executor: Executor,
+    queue: &Receiver<Batch>,
+    finished: &Sender<Executed>,
+    home: &SyncActivator,
+    warm: &(dyn Fn() + Send + Sync),
+) {
+    executor.warm_up();
+    warm();
+    for batch in queue {
+        if finished.send(executor.execute(&batch)).is_err() || home.activate().is_err() {
+            break; // the worker has ended
+        }
+    }
+}
+
+impl Device for Threads {
+    fn room(&self) -> usize {
+        self.slots - self.submitted
+    }
+
+    fn submit(&mut self, batch: Batch) {
+        assert!(self.room() > 0, "a batch is submitted only where there is room");
+        self.submitted += 1;
+        let batches = self.batches.as_ref().expect("the queue is open while the device lives");
+        batches.send(batch).expect("the executors live as long as their queue");
+    }
+
+    fn finished(&mut self) -> Option<Executed> {
+        let executed = self.executed.try_recv().ok()?;
+        self.submitted -= 1;
+        Some(executed)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.batches = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("an executor thread panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What an executor does with a batch: gather its rows, run the model, encode an outcome for each row.
+//!
+//! One poison row never takes its batch with it. When a run fails, the batch is halved, and each half run by itself, until the row that
+//! fails alone is found: at most `2 * log2(n)` more calls for one poison row among n. Then a known good row is run, a row of zeros, as
+//! when the model was opened. If it succeeds, and the row fails once more after it, the row was to blame and becomes a dead letter. If
+//! the good row fails too, the device is broken: no row gets an outcome for that, and what is left of the batch goes back to be tried
+//! again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::Block;
+use crate::broker::Polled;
+use crate::catalog::ModelIndex;
+use crate::clock::{Clock, Moment};
+use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use crate::dead_letter::{Reason, Stage, Verdict};
+use crate::device::{Batch, Executed};
+use crate::letters::Letters;
+use crate::model::{Backend, Model, ModelFile, RunError};
+use crate::observe::{BatchSeen, Observer};
+use crate::outcome::{Kind, Outcomes};
+
+/// What the executors of a process share.
+#[derive(Clone)]
+pub struct ExecuteParts {
+    /// What opens models.
+    pub backend: Arc<dyn Backend>,
+    /// The file of each served model.
+    pub files: Arc<BTreeMap<ModelIndex, ModelFile>>,
+    /// How dead letters are written.
+    pub letters: Letters,
+    /// The requests topic, which results name as their origin's.
+    pub topic: Arc<str>,
+    /// The largest result that the results topic takes: key, value and headers, in bytes.
+    pub result_bytes_max: usize,
+    /// Whether the key of a result is its request's own key, which keeps a key's results in one partition, rather than its request id.
+    pub result_key_is_request_key: bool,
+    /// Whom to tell.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// One executor: its sessions and its buffers. It runs one batch at a time.
+pub struct Executor {
+    parts: ExecuteParts,
+    sessions: Sessions,
+}
+
+/// The models that an executor has opened, and the buffers that it runs them with.
+struct Sessions {
+    backend: Arc<dyn Backend>,
+    files: Arc<BTreeMap<ModelIndex, ModelFile>>,
+    clock: Arc<dyn Clock>,
+    open: BTreeMap<ModelIndex, Box<dyn Model>>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+/// The time and the number of a batch's calls.
+#[derive(Default)]
+struct Calls {
+    count: u32,
+    time: Duration,
+}
+
+impl Executor {
+    /// An executor that has opened nothing yet.
+    pub fn new(parts: ExecuteParts) -> Self {
+        let sessions = Sessions {
+            backend: Arc::clone(&parts.backend),
+            files: Arc::clone(&parts.files),
+            clock: Arc::clone(&parts.clock),
+            open: BTreeMap::new(),
+            input: Vec::new(),
+            output: Vec::new(),
+        };
+        Self { parts, sessions }
+    }
+
+    /// Opens every model, so that no batch waits for it. One that does not open now is tried again when it is needed.
+    pub fn warm_up(&mut self) {
+        for (model, file) in self.parts.files.iter() {
+            if let Err(error) = self.sessions.open(*model) {
+                tracing::error!(model = file.id, %error, "an executor could not open a model that is served");
+            }
+        }
+    }
+
+    /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken.
+    pub fn execute(&mut self, batch: &Batch) -> Executed {
+        let started = self.parts.clock.now();
+        let mut book = Book::new(&self.parts, batch, started);
+        let mut calls = Calls::default();
+        let mut left = Vec::new();
+        let mut broken = None;
+        let whole = 0..batch.rows();
+        let mut ranges = vec![whole];
+        while let Some(range) = ranges.pop() {
+            match self.sessions.run(batch, range.clone(), &mut calls) {
+                Ok(()) => book.results(range, &self.sessions.output, calls.time),
+                Err(_) if range.len() > 1 => {
+                    let middle = range.start + range.len() / 2;
+                    ranges.push(middle..range.end);
+                    ranges.push(range.start..middle);
+                }
+                Err(_) => match self.sessions.known_good_row(batch, &mut calls) {
+                    // The device may have recovered in between: only a row that fails again, right after a good one, is to blame.
+                    Ok(()) => match self.sessions.run(batch, range.clone(), &mut calls) {
+                        Ok(()) => book.results(range, &self.sessions.output, calls.time),
+                        Err(failure) => book.failure(range.start, &failure),
+                    },
+                    Err(device) => {
+                        broken = Some(device);
+                        left.push(range);
+                        left.append(&mut ranges);
+                    }
+                },
+            }
+        }
+        left.sort_by_key(|range| range.start);
+        let (outcomes, queue, total) = book.close();
+        self.parts.observer.batch(&BatchSeen {
+            model: batch.model,
+            id: &batch.served.id,
+            closed: batch.closed,
+            rows: total.len(),
+            calls: calls.count,
+            inference: calls.time,
+            queue: &queue,
+            total: &total,
+        });
+        let left = broken.map(|RunError(reason)| {
+            let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
+            let closed = crate::observe::CloseReason::Retry;
+            (Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
+        });
+        Executed { id: batch.id, outcomes, left, inference: calls.time }
+    }
+}
+
+impl Sessions {
+    fn open(&mut self, model: ModelIndex) -> Result<&mut Box<dyn Model>, RunError> {
+        if !self.open.contains_key(&model) {
+            let file = self.files.get(&model).ok_or_else(|| RunError("the model has no file".to_owned()))?;
+            let opened = self.backend.open(file).map_err(|error| RunError(error.to_string()))?;
+            self.open.insert(model, opened);
+        }
+        Ok(self.open.get_mut(&model).expect("it was opened above"))
+    }
+
+    /// Runs the rows in `range`; their outputs are then in `self.output`.
+    fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), RunError> {
+        self.input.clear();
+        for run in batch.cut(range.clone()) {
+            self.input.extend_from_slice(run.block.values(run.rows));
+        }
+        self.call(batch.model, range.len(), calls)
+    }
+
+    fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), RunError> {
+        self.input.clear();
+        self.input.resize(batch.served.signature.row_len(), 0.0);
+        self.call(batch.model, 1, calls)
+    }
+
+    fn call(&mut self, model: ModelIndex, rows: usize, calls: &mut Calls) -> Result<(), RunError> {
+        let (input, mut output) = (std::mem::take(&mut self.input), std::mem::take(&mut self.output));
+        let clock = Arc::clone(&self.clock);
+        let ran = self.open(model).and_then(|model| {
+            let started = clock.now();
+            let ran = model.run(rows, &input, &mut output);
+            calls.time += clock.now().since(started);
+            calls.count += 1;
+            ran
+        });
+        (self.input, self.output) = (input, output);
+        ran
+    }
+}
+
+/// The outcomes of a batch as they come to be.
+struct Book<'a> {
+    parts: &'a ExecuteParts,
+    batch: &'a Batch,
+    rows: Vec<(&'a Arc<Block>, usize, u64)>,
+    started: Moment,
+    outcomes: Vec<(u64, Outcomes)>,
+    queue: Vec<Duration>,
+    total: Vec<Duration>,
+}
+
+impl<'a> Book<'a> {
+    fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment) -> Self {
+        let rows: Vec<_> = batch.each_row().collect();
+        let (queue, total) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        Self { parts, batch, rows, started, outcomes: Vec::new(), queue, total }
+    }
+
+    /// The outcomes of one home worker and epoch.
+    fn page(outcomes: &mut Vec<(u64, Outcomes)>, home: usize, epoch: u64) -> &mut Outcomes {
+        let found = outcomes.iter().rposition(|(at, page)| *at == epoch && page.home == home);
+        let place = found.unwrap_or_else(|| {
+            outcomes.push((epoch, Outcomes::new(home)));
+            outcomes.len() - 1
+        });
+        &mut outcomes[place].1
+    }
+
+    fn time(&mut self, polled: &Polled, now: Moment) -> (Duration, Duration) {
+        let (queue, total) = (self.started.since(polled.polled_at), now.since(polled.polled_at));
+        self.queue.push(queue);
+        self.total.push(total);
+        (queue, total)
+    }
+
+    fn results(&mut self, range: Range<usize>, output: &[f32], inference: Duration) {
+        let now = self.parts.clock.now();
+        let served = &self.batch.served;
+        let template = ResultTemplate::new(&BatchFacts {
+            model_id: &served.id,
+            model_version: &served.version,
+            topic: &self.parts.topic,
+            batch_size: range.len(),
+            inference,
+            inferred_at: &json::rfc3339_micros(self.parts.clock.wall_micros()),
+            not_finite: served.not_finite,
+        });
+        let width = output.len() / range.len().max(1);
+        for (index, place) in range.enumerate() {
+            let (block, row, epoch) = self.rows[place];
+            let (queue, latency) = self.time(&block.polled, now);
+            let (lease, offset) = block.origin(row);
+            let (request_id, tenant_id) = (block.request_id(row), block.tenant_id(row));
+            let facts = RowFacts {
+                request_id,
+                tenant_id,
+                partition: lease.partition,
+                offset,
+                latency,
+                queue,
+                output: &output[index * width..(index + 1) * width],
+            };
+            let original = block.polled.records.get(block.rows[row].record as usize);
+            let traceparent = original.header(b"traceparent").flatten();
+            let mut failed = None;
+            let page = Self::page(&mut self.outcomes, block.home, epoch);
+            page.push(lease, offset, Kind::Result, |records| {
+                let own_key = self.parts.result_key_is_request_key;
+                let key = if own_key { original.key() } else { Some(request_id.as_bytes()) };
+                records.push_with(key, |out| failed = template.encode(&facts, out).err());
+                records.push_header(b"model_id", Some(served.id.as_bytes()));
+                records.push_header(b"tenant_id", Some(tenant_id.as_bytes()));
+                if let Some(traceparent) = traceparent {
+                    records.push_header(b"traceparent", Some(traceparent));
+                }
+            });
+            let size = page.record(page.len() - 1).payload_bytes();
+            if let Some(error) = failed {
+                page.pop();
+                self.letter(place, Reason::NotFinite, Stage::Encode, &error.to_string());
+            } else if size > self.parts.result_bytes_max {
+                page.pop();
+                let max = self.parts.result_bytes_max;
+                let message = format!("the result has {size} bytes, and the results topic takes {max}");
+                self.letter(place, Reason::ResultTooLarge, Stage::Encode, &message);
+            }
+        }
+    }
+
+    /// The row at `place` failed alone, on a device that works.
+    fn failure(&mut self, place: usize, failure: &RunError) {
+        let block = self.rows[place].0;
+        self.time(&block.polled, self.parts.clock.now());
+        self.letter(place, Reason::InferenceFailed, Stage::Infer, &failure.0);
+    }
+
+    fn letter(&mut self, place: usize, reason: Reason, stage: Stage, message: &str) {
+        let (block, row, epoch) = self.rows[place];
+        let verdict = Verdict {
+            reason,
+            stage,
+            message,
+            model: Some(&self.batch.served.id),
+            model_version: Some(&self.batch.served.version),
+            tenant: Some(block.tenant_id(row)),
+            attempt: self.batch.attempt,
+            failed_at_micros: 0,
+        };
+        let page = Self::page(&mut self.outcomes, block.home, epoch);
+        self.parts.letters.write(page, &block.polled, block.rows[row].record as usize, &verdict);
+    }
+
+    fn close(self) -> (Vec<(u64, Outcomes)>, Vec<Duration>, Vec<Duration>) {
+        (self.outcomes, self.queue, self.total)
+    }
+}
+
+#[cfg(test)]
+mod tests;

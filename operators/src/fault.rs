@@ -1,0 +1,124 @@
+//! Faults: why an engine stops by itself. The first one counts; after it nothing more is committed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::broker::BrokerError;
+use crate::lease::{NextOffset, Offset, Partition};
+
+/// Why an engine stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The epoch frontier passed a record that has no outcome: an operator dropped it.
+    #[error(
+        "the record at offset {} of partition {} left the dataflow without an outcome; nothing at or past it was committed",
+        offset.0, partition.0
+    )]
+    MissingOutcome {
+        /// Its partition.
+        partition: Partition,
+        /// Its offset.
+        offset: Offset,
+    },
+    /// A record was given two outcomes.
+    #[error(
+        "the record at offset {} of partition {} was given {error}; nothing was committed after it was noticed",
+        offset.0, partition.0
+    )]
+    SurplusOutcome {
+        /// Its partition.
+        partition: Partition,
+        /// Its offset.
+        offset: Offset,
+        /// What was wrong with the outcome.
+        error: crate::ledger::CloseError,
+    },
+    /// A record has been open for longer than any may.
+    #[error(
+        "the record at offset {} of partition {} has had no outcome for longer than `outcome.deadline`",
+        offset.0, partition.0
+    )]
+    Overdue {
+        /// Its partition.
+        partition: Partition,
+        /// Its offset.
+        offset: Offset,
+    },
+    /// Another process uses this transactional id.
+    #[error(
+        "fenced: another process uses the transactional id {transactional_id:?}; give each process its own `kafka.instance`"
+    )]
+    Fenced {
+        /// The id.
+        transactional_id: String,
+    },
+    /// What the group has committed lies outside the log.
+    #[error(
+        "partition {} is to be read from offset {}, and its log holds {} up to {}: records were deleted before they were read, or the topic was made anew",
+        partition.0, next.0, first.0, end.0
+    )]
+    OutOfRange {
+        /// The partition.
+        partition: Partition,
+        /// Where it was to be read from.
+        next: NextOffset,
+        /// The first offset in the log.
+        first: NextOffset,
+        /// The next offset to be appended to it.
+        end: NextOffset,
+    },
+    /// After an unknown outcome the committed offset was neither that of before the transaction nor that of after it.
+    #[error(
+        "partition {} was committed at {} by someone else while a transaction from {} to {} was unresolved",
+        partition.0, found.0, from.0, to.0
+    )]
+    Unreconciled {
+        /// The partition.
+        partition: Partition,
+        /// What was found committed.
+        found: NextOffset,
+        /// What was committed before the transaction.
+        from: NextOffset,
+        /// What it was going to commit.
+        to: NextOffset,
+    },
+    /// The offset metadata of a partition was written by another program.
+    #[error(
+        "the offset metadata of partition {} was written by another program; reset the group's offsets, or use another group",
+        partition.0
+    )]
+    ForeignMetadata {
+        /// The partition.
+        partition: Partition,
+    },
+    /// The broker failed in a way that waiting does not mend.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// Where the threads of an engine find out that it must stop.
+#[derive(Debug, Default)]
+pub struct Faults {
+    first: OnceLock<Fault>,
+    raised: AtomicBool,
+}
+
+impl Faults {
+    /// No fault yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Raises a fault; only the first is kept.
+    pub fn raise(&self, fault: Fault) {
+        tracing::error!(%fault, "the engine stops");
+        // A second fault is a consequence of the first, and was logged.
+        drop(self.first.set(fault));
+        self.raised.store(true, Ordering::SeqCst);
+    }
+
+    /// The first fault, if there was one.
+    pub fn get(&self) -> Option<&Fault> {
+        if self.raised.load(Ordering::SeqCst) { self.first.get() } else { None }
+    }
+}

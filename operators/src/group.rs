@@ -1,0 +1,291 @@
+//! The group thread's state machine: partitions that the group assigns become leases; leases end before their partitions go back.
+//!
+//! ```text
+//!   assigned ─▶ committed offsets ─▶ granted ─▶ reading ──┬─ revoked ─▶ draining ─▶ drained, or too late ─▶ dropped ─▶ given back
+//!                                                         └─ lost ──────────────────────────────────────▶ dropped ─▶ given back
+//! ```
+//!
+//! A revoked lease stops reading, finishes what it has, and is committed while the member still owns its partition. What is not finished
+//! within the bound is dropped: the new owner does it again, from the last commit. A lost lease commits nothing more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::broker::{BrokerError, Class, Committed, GroupEvent, Member};
+use crate::budget::{Budget, LeaseAccount};
+use crate::clock::{Clock, Moment};
+use crate::fault::{Fault, Faults};
+use crate::health::Health;
+use crate::lease::{Lease, NextOffset, Partition, Term};
+use crate::outbox::Outbox;
+use crate::ports::{Grant, Order, Ports};
+use crate::tenure::Tenure;
+
+/// What the group thread works with.
+#[derive(Clone)]
+pub struct GroupParts {
+    /// The way to the workers.
+    pub ports: Arc<Ports>,
+    /// Which leases are held.
+    pub tenure: Arc<Tenure>,
+    /// What is to be committed.
+    pub outbox: Arc<Outbox>,
+    /// Where what a dropped lease had waiting is released.
+    pub budget: Arc<Budget>,
+    /// Where it says that the engine must stop.
+    pub faults: Arc<Faults>,
+    /// Where it says that it has no partitions yet.
+    pub health: Arc<Health>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How long a revoked lease may take to finish what it has.
+    pub drain_max: Duration,
+}
+
+/// The name of the condition in the health of the process until the group has assigned it its partitions.
+pub const NO_ASSIGNMENT: &str = "group";
+
+/// The pause before the coordinator is asked again for committed offsets.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// The group thread's state.
+pub struct Group {
+    parts: GroupParts,
+    member: Box<dyn Member>,
+    next_term: u64,
+    /// Assigned, and not granted because the coordinator has not told the committed offsets yet.
+    assigned: Vec<Partition>,
+    retry_at: Moment,
+    draining: BTreeMap<Partition, Lease>,
+    drained_by: Moment,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl Group {
+    /// Starts with a member that was made after the producer had fenced its predecessors.
+    pub fn new(parts: GroupParts, member: Box<dyn Member>) -> Self {
+        parts.health.set_unready(NO_ASSIGNMENT, "the consumer group has not assigned partitions yet");
+        Self {
+            parts,
+            member,
+            next_term: 1,
+            assigned: Vec::new(),
+            retry_at: Moment::START,
+            draining: BTreeMap::new(),
+            drained_by: Moment::NEVER,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    /// The proof of membership, for the transaction thread.
+    pub fn ownership(&self) -> Arc<dyn crate::broker::Ownership> {
+        self.member.ownership()
+    }
+
+    /// Serves the group once, for up to `wait`; `false` once the member has left after [`Group::stop`].
+    pub fn step(&mut self, wait: Duration) -> bool {
+        if self.stopped {
+            return false;
+        }
+        let wait = if self.draining.is_empty() { wait } else { wait.min(Duration::from_millis(5)) };
+        match self.member.poll(wait) {
+            Some(event) => self.on(event),
+            None => self.grant_assigned(),
+        }
+        self.finish_drain();
+        if self.stopping && self.draining.is_empty() {
+            self.leave();
+        }
+        !self.stopped
+    }
+
+    /// Drains every lease for up to `drain_max`, and leaves the group.
+    pub fn stop(&mut self, drain_max: Duration) {
+        self.stopping = true;
+        self.parts.drain_max = drain_max;
+        let held = self.parts.tenure.lock().partitions();
+        self.drain(&held);
+    }
+
+    fn on(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                self.assigned.extend(partitions);
+                self.retry_at = Moment::START;
+                self.grant_assigned();
+            }
+            GroupEvent::Revoked(partitions) => {
+                tracing::info!(partitions = partitions.len(), "partitions revoked");
+                let (unread, held) = self.split_unread(partitions);
+                self.drain(&held);
+                self.give_back(&unread);
+            }
+            GroupEvent::Lost(partitions) => {
+                tracing::warn!(
+                    partitions = partitions.len(),
+                    "partitions lost; nothing of them is committed"
+                );
+                let (unread, held) = self.split_unread(partitions);
+                self.drop_leases(&held);
+                self.give_back(&[held, unread].concat());
+            }
+            GroupEvent::OutOfRange(partition) => self.out_of_range(partition),
+            GroupEvent::Failed(error) => self.failed(error),
+        }
+    }
+
+    /// Partitions that were assigned and never granted have nothing to drain.
+    fn split_unread(&mut self, partitions: Vec<Partition>) -> (Vec<Partition>, Vec<Partition>) {
+        let tenure = self.parts.tenure.lock();
+        let (held, unread): (Vec<_>, Vec<_>) =
+            partitions.into_iter().partition(|partition| tenure.account(*partition).is_some());
+        self.assigned.retain(|partition| !unread.contains(partition));
+        (unread, held)
+    }
+
+    fn failed(&mut self, error: BrokerError) {
+        match error.class {
+            Class::Retriable | Class::Unreachable | Class::Abortable => {
+                tracing::warn!(%error, "the group member met an error; it goes on");
+            }
+            _ => self.parts.faults.raise(Fault::Broker(error)),
+        }
+    }
+
+    fn grant_assigned(&mut self) {
+        if self.assigned.is_empty() {
+            if !self.stopping && self.draining.is_empty() && !self.parts.tenure.lock().partitions().is_empty()
+            {
+                self.parts.health.clear(NO_ASSIGNMENT);
+            }
+            return;
+        }
+        if self.parts.clock.now() < self.retry_at || self.stopping {
+            return;
+        }
+        match self.starts() {
+            Ok(starts) => self.grant(&starts),
+            Err(error) => {
+                tracing::warn!(%error, "waiting for the committed offsets");
+                self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
+            }
+        }
+    }
+
+    /// Where to read each assigned partition from: what was committed, or, where nothing was, the start of its log.
+    fn starts(&mut self) -> Result<Vec<(Partition, NextOffset)>, BrokerError> {
+        let committed = self.member.committed(&self.assigned)?;
+        let assigned = self.assigned.clone();
+        let mut starts = Vec::with_capacity(assigned.len());
+        for (partition, committed) in assigned.into_iter().zip(committed) {
+            let start = match committed {
+                Some(Committed { metadata, .. }) if !metadata.is_empty() => {
+                    self.parts.faults.raise(Fault::ForeignMetadata { partition });
+                    continue;
+                }
+                Some(Committed { next, .. }) => next,
+                None => self.member.log_range(partition)?.0,
+            };
+            starts.push((partition, start));
+        }
+        Ok(starts)
+    }
+
+    fn grant(&mut self, starts: &[(Partition, NextOffset)]) {
+        let mut grants = Vec::with_capacity(starts.len());
+        for (partition, start) in starts {
+            let lease = Lease { partition: *partition, term: Term(self.next_term) };
+            self.next_term += 1;
+            let dirty = Arc::new(AtomicBool::new(false));
+            let waker = self.parts.ports.waker(*partition, Arc::clone(&dirty));
+            let account = Arc::new(LeaseAccount::default());
+            account.commit(*start);
+            match self.member.queue(*partition, waker) {
+                Ok(queue) => grants.push(Grant { lease, start: *start, queue, dirty, account }),
+                Err(error) => return self.parts.faults.raise(Fault::Broker(error)),
+            }
+        }
+        for grant in grants {
+            let (partition, account) = (grant.lease.partition, Arc::clone(&grant.account));
+            self.parts.tenure.lock().grant(grant.lease, account);
+            self.parts.ports.send(self.parts.ports.worker_of(partition), Order::Grant(grant));
+        }
+        self.assigned.clear();
+        if let Err(error) = self.member.assign(starts) {
+            self.failed(error);
+        }
+    }
+
+    fn drain(&mut self, partitions: &[Partition]) {
+        let tenure = self.parts.tenure.lock();
+        for partition in partitions {
+            let Some(lease) = tenure.lease(*partition) else { continue };
+            self.draining.insert(*partition, lease);
+            self.parts.ports.send(self.parts.ports.worker_of(*partition), Order::Drain(lease));
+        }
+        drop(tenure);
+        self.drained_by = self.parts.clock.now().after(self.parts.drain_max);
+    }
+
+    fn finish_drain(&mut self) {
+        if self.draining.is_empty() {
+            return;
+        }
+        let tenure = self.parts.tenure.lock();
+        let drained =
+            |partition: &Partition| tenure.account(*partition).is_none_or(|account| account.is_drained());
+        let all_drained = self.draining.keys().all(drained);
+        drop(tenure);
+        if !all_drained && self.parts.clock.now() < self.drained_by {
+            self.parts.outbox.hurry();
+            return;
+        }
+        if !all_drained {
+            tracing::warn!("leases were not drained in time; their new owner does the rest again");
+        }
+        let partitions: Vec<Partition> = std::mem::take(&mut self.draining).into_keys().collect();
+        self.drop_leases(&partitions);
+        self.give_back(&partitions);
+    }
+
+    fn drop_leases(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.draining.remove(partition);
+            let Some(lease) = self.parts.tenure.lock().end(*partition) else { continue };
+            if let Some(part) = self.parts.outbox.discard(lease) {
+                self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
+            }
+            self.parts.ports.send(self.parts.ports.worker_of(*partition), Order::Drop(lease));
+        }
+    }
+
+    fn give_back(&mut self, partitions: &[Partition]) {
+        if partitions.is_empty() {
+            return;
+        }
+        if let Err(error) = self.member.unassign(partitions) {
+            self.failed(error);
+        }
+    }
+
+    fn out_of_range(&mut self, partition: Partition) {
+        let next = self.parts.tenure.lock().account(partition).map(|account| account.committed());
+        let (first, end) = self.member.log_range(partition).unwrap_or((NextOffset(-1), NextOffset(-1)));
+        let next = next.unwrap_or(NextOffset(-1));
+        self.parts.faults.raise(Fault::OutOfRange { partition, next, first, end });
+    }
+
+    fn leave(&mut self) {
+        if let Err(error) = self.member.leave() {
+            tracing::warn!(%error, "could not tell the group that this member leaves");
+        }
+        for worker in 0..self.parts.ports.workers() {
+            self.parts.ports.send(worker, Order::Stop);
+        }
+        self.stopped = true;
+    }
+}

@@ -1,0 +1,143 @@
+//! A model, as the engine sees it: rows of floats in, rows of floats out.
+//!
+//! [`onnx`] runs real models through ONNX Runtime; [`simulated`] computes a fixed function with a settable cost and settable faults;
+//! [`store`] finds model files in a folder, and [`load`] makes the catalog of them.
+
+pub mod load;
+pub mod onnx;
+pub mod simulated;
+pub mod store;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A model file that was found and hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFile {
+    /// The model's id: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
+    pub id: String,
+    /// The folder's name where there is one for the version, else empty: for people.
+    pub label: String,
+    /// The first 16 hex digits of the file's BLAKE3: what results and dead letters name.
+    pub version: String,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// Which output to serve, where the model has several.
+    pub output: Option<String>,
+}
+
+/// What a loaded model takes and gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The name of the input.
+    pub input: String,
+    /// Its shape without the batch axis, which is the first.
+    pub row_shape: Vec<usize>,
+    /// The name of the served output.
+    pub output: String,
+    /// Floats of output a row.
+    pub output_len: usize,
+    /// The execution providers that took effect, in order.
+    pub providers: Vec<String>,
+}
+
+impl Signature {
+    /// Floats of input a row: the product of `row_shape`.
+    pub fn row_len(&self) -> usize {
+        self.row_shape.iter().product()
+    }
+}
+
+/// Opens models; one a process.
+pub trait Backend: Send + Sync {
+    /// Opens `file` for one executor thread, and runs it once to see that it works.
+    ///
+    /// # Errors
+    ///
+    /// If the file is not a model that can be served, and why.
+    fn open(&self, file: &ModelFile) -> Result<Box<dyn Model>, ModelError>;
+
+    /// What runs the models, its version included: for people.
+    fn name(&self) -> String;
+}
+
+/// A model opened for one executor thread.
+pub trait Model: Send {
+    /// What it takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Runs `rows` rows at once. `input` holds `rows * row_len` floats, row after row; `output` is cleared and receives
+    /// `rows * output_len` floats in the same order.
+    ///
+    /// # Errors
+    ///
+    /// If the run failed. Which row is to blame, or whether the device is, the caller finds out by running fewer.
+    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError>;
+}
+
+/// A run of a model that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(pub String);
+
+/// Why a model cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The library that runs models is absent, or of the wrong version.
+    #[error("could not load ONNX Runtime: {0}")]
+    Runtime(String),
+    /// An execution provider that the configuration requires did not take effect.
+    #[error("execution provider {provider} is required and did not take effect: {reason}")]
+    Provider {
+        /// The provider.
+        provider: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The file could not be read, or is not a model.
+    #[error("could not load {path}: {reason}")]
+    Load {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The model takes or gives what the engine cannot serve.
+    #[error("model {id} can't be served: {reason}")]
+    Unsupported {
+        /// The model's id.
+        id: String,
+        /// What it has that can't be served.
+        reason: String,
+    },
+    /// The folder of models could not be read.
+    #[error("could not read the model folder {path}: {reason}")]
+    Store {
+        /// The folder.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Whether `id` is one that a model may have. Such a name is also safe as a file name.
+pub fn is_model_id(id: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=128).contains(&id.len()) && id[0] != b'.' && id.iter().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_model_id_leads_out_of_the_store() {
+        for bad in ["", ".", "..", ".hidden", "a/b", "..\\b", "a\0b", "mödel", "a b", &"x".repeat(129)] {
+            assert!(!is_model_id(bad.as_bytes()), "{bad:?}");
+        }
+        for good in ["a", "mlp-16", "A.b_C-9", &"x".repeat(128)] {
+            assert!(is_model_id(good.as_bytes()), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the engine tells about itself: one call a batch, a poll or a commit, never one a record.
+
+use std::time::Duration;
+
+use crate::catalog::ModelIndex;
+use crate::dead_letter::{Reason, Stage};
+use crate::lease::Partition;
+
+/// Receives what operators and threads have to tell. Implemented over Prometheus by the binary, and by recorders in tests. Every
+/// method is called from several threads and must not block.
+pub trait Observer: Send + Sync {
+    /// Records were polled.
+    fn polled(&self, records: usize, bytes: usize);
+
+    /// A batch ran.
+    fn batch(&self, batch: &BatchSeen<'_>);
+
+    /// A record became a dead letter.
+    fn dead_letter(&self, reason: Reason, stage: Stage, model: Option<&str>);
+
+    /// Rows wait in the window of a model.
+    fn queued(&self, model: ModelIndex, rows: usize);
+
+    /// A transaction was committed: its records, and how long it took from the first send.
+    fn committed(&self, records: usize, took: Duration);
+
+    /// A transaction was aborted.
+    fn aborted(&self);
+
+    /// The state of a lease, told about once a second and at each grant.
+    fn lease(&self, lease: &LeaseSeen);
+
+    /// A lease was released or lost.
+    fn lease_ended(&self, partition: Partition);
+
+    /// Ticks between the epoch that the source is in and the epoch frontier at the sink of a worker.
+    fn epoch_lag(&self, worker: usize, ticks: u64);
+}
+
+/// Why a window gave up its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// It held as many rows as a batch may have.
+    Full,
+    /// Its oldest row had waited as long as it may.
+    Deadline,
+    /// The engine is stopping.
+    Drained,
+    /// Rows left of a batch that failed are tried again.
+    Retry,
+}
+
+impl CloseReason {
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Deadline => "deadline",
+            Self::Drained => "drained",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// What is told of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchSeen<'a> {
+    /// The model's place in the catalog.
+    pub model: ModelIndex,
+    /// Its id.
+    pub id: &'a str,
+    /// Why the window closed.
+    pub closed: CloseReason,
+    /// Rows in it.
+    pub rows: usize,
+    /// Calls of the model that it took: 1, unless a row had to be isolated.
+    pub calls: u32,
+    /// The time of the model's calls.
+    pub inference: Duration,
+    /// From poll to the start of inference, a row each.
+    pub queue: &'a [Duration],
+    /// From poll to outcome, a row each.
+    pub total: &'a [Duration],
+}
+
+/// What is told of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseSeen {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset without an outcome.
+    pub frontier: i64,
+    /// The first offset that is not committed.
+    pub committed: i64,
+    /// The end of the partition for a `read_committed` reader, as last heard.
+    pub end: Option<i64>,
+    /// Records polled whose outcome is not committed.
+    pub in_flight: usize,
+    /// The timestamp of the oldest record that is not committed: milliseconds since the Unix epoch.
+    pub oldest_millis: Option<i64>,
+}
+
+/// An observer that hears nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn polled(&self, _: usize, _: usize) {}
+    fn batch(&self, _: &BatchSeen<'_>) {}
+    fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
+    fn queued(&self, _: ModelIndex, _: usize) {}
+    fn committed(&self, _: usize, _: Duration) {}
+    fn aborted(&self) {}
+    fn lease(&self, _: &LeaseSeen) {}
+    fn lease_ended(&self, _: Partition) {}
+    fn epoch_lag(&self, _: usize, _: u64) {}
+}

@@ -1,0 +1,603 @@
+#!/usr/bin/env bash
+# A real Kafka broker for tests and demos: one node, KRaft, a free port on loopback, its own data folder, a bounded heap.
+#
+#   scripts/kafka.sh install                  fetch the broker unless it is there already
+#   scripts/kafka.sh start [OPTIONS]          start it, or start the same one again; prints TIDEMILL_BOOTSTRAP=HOST:PORT
+#   scripts/kafka.sh stop [--keep]            stop it, and remove its data if `start` made the folder
+#   scripts/kafka.sh kill                     end it with SIGKILL; its data stays, and `start` starts it again
+#   scripts/kafka.sh status                   say where it runs; exit 1 if it does not
+#   scripts/kafka.sh env                      print the variables of the running broker, to be evaluated
+#   scripts/kafka.sh run [OPTIONS] -- CMD...  start one for CMD, stop it after, exit as CMD did
+#   scripts/kafka.sh tool NAME [ARGS...]      run one of Kafka's own tools: topics, console-consumer, consumer-groups, ...
+#   scripts/kafka.sh mode                     say which broker would be used: bootstrap, jars or docker
+#
+#   --state DIR       where process id, port, log and settings are kept; brokers with different folders run side by side
+#   --data DIR        keep the data here instead of in a temporary folder
+#   --port-file FILE  write the port to FILE
+#   --set KEY=VALUE   one more setting of the broker (again for more)
+#
+# The broker is, in this order: the one that TIDEMILL_BOOTSTRAP names (nothing is started or stopped then), the pinned jars from
+# Maven Central on Java 17, the pinned container image. `run` sets TIDEMILL_BOOTSTRAP and TIDEMILL_KAFKA_STATE for CMD, and with
+# both set the commands act on the broker that `run` started, so that a test can stop it and start it again.
+#
+# TIDEMILL_CACHE        the cache folder, ~/.cache/tidemill by default
+# TIDEMILL_KAFKA_HOME   the state folder when --state is not given, `run` in the cache folder by default
+# TIDEMILL_KAFKA_HEAP   the broker's largest heap, 512m by default
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
+image=apache/kafka:$version
+cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
+libs=$cache/kafka-$version/libs
+heap=${TIDEMILL_KAFKA_HEAP:-512m}
+ready_seconds=60
+stop_seconds=30
+
+say() {
+    echo "kafka.sh: $*" >&2
+}
+
+die() {
+    say "$@"
+    exit 1
+}
+
+usage() {
+    sed -n '2,/^set /s/^#\{1,\} \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
+# ---- what there is to run a broker with ------------------------------------------------------------------------------
+
+java=java
+[[ -n ${JAVA_HOME:-} && -x $JAVA_HOME/bin/java ]] && java=$JAVA_HOME/bin/java
+
+java_is_new_enough() {
+    local major
+    major=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1) || return 1
+    [[ -n $major ]] && ((major >= 17))
+}
+
+docker_answers() {
+    command -v docker >/dev/null && docker info >/dev/null 2>&1
+}
+
+# Prints `bootstrap`, `jars` or `docker`, or says what is missing.
+choose_mode() {
+    local missing=""
+    if is_foreign; then
+        echo bootstrap
+        return
+    fi
+    java_is_new_enough || missing="Java 17"
+    [[ -d $libs ]] || command -v mvn >/dev/null || missing=${missing:+$missing and }Maven
+    if [[ -z $missing ]]; then
+        echo jars
+    elif docker_answers; then
+        echo docker
+    else
+        die "no broker: $missing (Debian: openjdk-17-jre-headless maven; or start Docker, or set TIDEMILL_BOOTSTRAP=host:port)"
+    fi
+}
+
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi
+}
+
+# Whether FOLDER holds the pinned jars, each with its pinned bytes, and no other.
+jars_are_pinned() {
+    [[ -d $1 ]] || return 1
+    local found=("$1"/*) pinned
+    pinned=$(wc -l <"$here/kafka/jars.sha256")
+    ((${#found[@]} == pinned)) && (cd "$1" && sha256 -c "$here/kafka/jars.sha256" >/dev/null 2>&1)
+}
+
+install_jars() {
+    jars_are_pinned "$libs" && return
+    command -v mvn >/dev/null || die "the cached jars are not the pinned ones, and Maven is missing to fetch them again: $libs"
+    say "fetching Kafka $version"
+    local work
+    mkdir -p "${libs%/*}"
+    work=$(mktemp -d "${libs%/*}/fetch.XXXXXX")
+    if ! mvn -B -q -ntp -Dstyle.color=never -f "$here/kafka/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$work/libs" >&2; then
+        rm -rf "$work"
+        die "Maven could not fetch the jars of Kafka $version (is Maven Central reachable?)"
+    fi
+    if ! jars_are_pinned "$work/libs"; then
+        (cd "$work/libs" && sha256 -c "$here/kafka/jars.sha256" 2>/dev/null | grep -v ': OK$') >&2 || true
+        rm -rf "$work"
+        die "the jars that Maven fetched are not the pinned ones (scripts/kafka/jars.sha256)"
+    fi
+    # Moved in whole, so that another process sees all of them or none.
+    if ! jars_are_pinned "$libs"; then
+        rm -rf "$libs"
+        mv "$work/libs" "$libs"
+    fi
+    rm -rf "$work"
+}
+
+install_broker() {
+    case $1 in
+    jars) install_jars ;;
+    docker) docker image inspect "$image" >/dev/null 2>&1 || docker pull "$image" >&2 ;;
+    *) ;;
+    esac
+}
+
+# ---- the state of one broker -----------------------------------------------------------------------------------------
+
+# In the state folder: pid or container, port, controller, data (the folder), owned (present when the data is ours to remove),
+# settings (added by --set), server.properties, broker.log and the log of the start before.
+
+# recall NAME, remember NAME VALUE
+recall() {
+    [[ -f $state/$1 ]] && cat "$state/$1"
+}
+
+remember() {
+    printf '%s\n' "$2" >"$state/$1"
+}
+
+# Whether the broker in question is one that somebody else runs.
+is_foreign() {
+    [[ -n ${TIDEMILL_BOOTSTRAP:-} && -z $state_option && -z ${TIDEMILL_KAFKA_STATE:-} ]]
+}
+
+# Whether the recorded process lives and is this broker: process ids are used again.
+is_running() {
+    local id
+    if id=$(recall container); then
+        [[ $(docker inspect -f '{{.State.Running}}' "$id" 2>/dev/null) == true ]]
+    elif id=$(recall pid); then
+        [[ $(ps -ww -o args= -p "$id" 2>/dev/null) == *"$state/server.properties"* ]]
+    else
+        return 1
+    fi
+}
+
+bootstrap() {
+    if [[ -n ${TIDEMILL_BOOTSTRAP:-} && -z $state_option ]]; then
+        echo "$TIDEMILL_BOOTSTRAP"
+    elif is_running; then
+        echo "127.0.0.1:$(recall port)"
+    else
+        return 1
+    fi
+}
+
+# Two ports that nobody listens on. Not from the range that the kernel takes the ports of outgoing connections from: a client
+# that tries to reconnect to a stopped broker in that range can, in time, be given that very port, and connect to itself.
+free_ports() {
+    python3 - <<'PYTHON'
+import random, socket
+
+low = 32768
+try:
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low = int(file.read().split()[0])
+except OSError:
+    pass
+candidates = range(15000, low) if low > 16000 else range(15000, 65000)
+taken = []
+while len(taken) < 2:
+    listener = socket.socket()
+    try:
+        listener.bind(("127.0.0.1", random.choice(candidates)))
+        taken.append(listener)
+    except OSError:
+        listener.close()
+print(*(listener.getsockname()[1] for listener in taken))
+PYTHON
+}
+
+# The broker's settings, one `key=value` a line. LISTEN is the address to bind, empty for all. The short session is for starting
+# again after a kill: until the killed broker's session has run out, the controller takes the new one for an impostor.
+settings() {
+    local listen=$1 port controller
+    port=$(recall port)
+    controller=$(recall controller)
+    cat <<SETTINGS
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://$listen:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.dedupe.buffer.size=16777216
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+SETTINGS
+    recall settings || true
+}
+
+# ---- start -----------------------------------------------------------------------------------------------------------
+
+# Runs a class that ends soon.
+short_jvm() {
+    "$java" -Xmx256m -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.awt.headless=true \
+        -Dlog4j2.configurationFile="file:$here/kafka/log4j2-tools.properties" -cp "$libs/*" "$@"
+}
+
+format_data() {
+    local data=$1 id
+    [[ -f $data/meta.properties ]] && return
+    id=$(head -c 16 /dev/urandom | base64 | tr '+/' '__' | cut -c 1-22)
+    id=${id/#-/_}
+    short_jvm kafka.tools.StorageTool format -t "$id" -c "$state/server.properties" >"$state/broker.log" 2>&1
+}
+
+launch_jars() {
+    local data
+    if ! data=$(recall data) || [[ ! -d $data ]]; then
+        data=$(mktemp -d "${TMPDIR:-/tmp}/tidemill-kafka.XXXXXX")
+        remember data "$data"
+        remember owned yes
+    fi
+    {
+        settings 127.0.0.1
+        echo "log.dirs=$data"
+    } >"$state/server.properties"
+    [[ ! -f $state/broker.log ]] || mv "$state/broker.log" "$state/broker.log.before"
+    format_data "$data" || return 1
+    local away=(nohup)
+    command -v setsid >/dev/null && away=(setsid)
+    # In a session of its own, so that a Ctrl-C reaches the command that uses the broker and not the broker itself.
+    "${away[@]}" "$java" -Xmx"$heap" -XX:+ExitOnOutOfMemoryError -XX:-UsePerfData -Djava.awt.headless=true \
+        -Dlog4j2.configurationFile="file:$here/kafka/log4j2.properties" -cp "$libs/*" \
+        kafka.Kafka "$state/server.properties" </dev/null >>"$state/broker.log" 2>&1 &
+    remember pid $!
+    disown
+}
+
+launch_docker() {
+    local id line key environment=() port
+    if id=$(recall container); then
+        docker start "$id" >/dev/null
+        return
+    fi
+    port=$(recall port)
+    while IFS= read -r line; do
+        key=${line%%=*}
+        key=${key//./_}
+        environment+=(-e "KAFKA_$(tr '[:lower:]' '[:upper:]' <<<"$key")=${line#*=}")
+    done < <(settings "")
+    id=$(docker run -d -p "127.0.0.1:$port:$port" -e "KAFKA_HEAP_OPTS=-Xmx$heap" "${environment[@]}" "$image") || return 1
+    remember container "$id"
+}
+
+# The log of the last start: its first errors, which the messages of the shutdown bury, and its end.
+broken_log() {
+    local id log
+    if id=$(recall container); then
+        log=$(docker logs "$id" 2>&1) || true
+    else
+        log=$(cat "$state/broker.log" 2>/dev/null) || true
+    fi
+    grep -m 4 'ERROR\|Exception' <<<"$log" | cut -c 1-400 || true
+    echo "..."
+    tail -n 20 <<<"$log" | cut -c 1-400
+}
+
+# Starts the broker of the state folder on its recorded port, and waits until it answers.
+launch() {
+    local mode=$1 pid=""
+    "launch_$mode" || return 1
+    [[ $mode == jars ]] && pid=$(recall pid)
+    python3 "$here/kafka/ready.py" "127.0.0.1:$(recall port)" "$ready_seconds" ${pid:+"$pid"}
+}
+
+start() {
+    local mode attempt answer=0 ports port_is_new="" log
+    if is_foreign; then
+        say "using the broker that TIDEMILL_BOOTSTRAP names"
+    elif is_running; then
+        say "runs already"
+    else
+        if recall container >/dev/null; then mode=docker; else mode=$(choose_mode); fi
+        [[ $mode != docker || -z $data_option ]] || die "--data needs the broker from jars, not from a container"
+        install_broker "$mode"
+        mkdir -p "$state"
+        state=$(cd "$state" && pwd -P)
+        rm -f "$state/pid"
+        if [[ -n $data_option ]]; then
+            mkdir -p "$data_option"
+            remember data "$(cd "$data_option" && pwd)"
+            rm -f "$state/owned"
+        fi
+        ((${#set_options[@]} == 0)) || printf '%s\n' "${set_options[@]}" >"$state/settings"
+        for attempt in 1 2 3; do
+            if ! recall port >/dev/null; then
+                ports=$(free_ports)
+                remember port "${ports% *}"
+                remember controller "${ports#* }"
+                port_is_new=yes
+            fi
+            answer=0
+            launch "$mode" || answer=$?
+            ((answer != 0)) || break
+            # Somebody took the port between our choice and the broker's start: choose another.
+            log=$(broken_log)
+            if [[ -z $port_is_new || $attempt == 3 || ! $log =~ "already in use"|"already allocated" ]]; then
+                say "the broker did not start; from its log:"
+                echo "$log" >&2
+                end_broker KILL
+                [[ -z $port_is_new ]] || forget_data
+                exit 1
+            fi
+            end_broker KILL
+            forget_data
+        done
+    fi
+    if [[ -n $port_file ]]; then
+        local address
+        address=$(bootstrap)
+        printf '%s\n' "${address##*:}" >"$port_file.part"
+        mv "$port_file.part" "$port_file"
+    fi
+    echo "TIDEMILL_BOOTSTRAP=$(bootstrap)"
+}
+
+# ---- stop ------------------------------------------------------------------------------------------------------------
+
+# Ends the broker with SIGNAL and waits until it is gone.
+end_broker() {
+    local signal=$1 id tick
+    if ! is_running; then
+        rm -f "$state/pid"
+    elif id=$(recall container); then
+        if [[ $signal == KILL ]]; then docker kill "$id"; else docker stop -t "$stop_seconds" "$id"; fi >/dev/null
+    else
+        id=$(recall pid)
+        kill -s "$signal" "$id" 2>/dev/null || true
+        for ((tick = 0; tick < stop_seconds * 20; tick++)); do
+            is_running || break
+            sleep 0.05
+        done
+        if is_running; then
+            say "did not stop within $stop_seconds s: ending it with SIGKILL"
+            kill -s KILL "$id" 2>/dev/null || true
+            while is_running; do sleep 0.05; done
+        fi
+        rm -f "$state/pid"
+    fi
+}
+
+# Removes the data if it is ours, and with it the port: the next start makes a new broker.
+forget_data() {
+    local id
+    if id=$(recall container); then
+        docker rm -fv "$id" >/dev/null 2>&1 || true
+    elif [[ -f $state/owned ]]; then
+        rm -rf "$(recall data)"
+    elif recall data >/dev/null; then
+        return
+    fi
+    rm -f "$state/container" "$state/owned" "$state/data" "$state/port" "$state/controller" "$state/settings"
+}
+
+stop() {
+    if is_foreign; then
+        say "TIDEMILL_BOOTSTRAP names a broker that is not ours: left as it is"
+        return
+    fi
+    end_broker TERM
+    [[ -n $keep ]] || forget_data
+}
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+# Sends SIGNAL to a process and all its descendants: cargo does not hand a signal on to the tests that it runs.
+signal_tree() {
+    local signal=$1 process=$2 child
+    for child in $(pgrep -P "$process" 2>/dev/null); do
+        signal_tree "$signal" "$child"
+    done
+    kill -s "$signal" "$process" 2>/dev/null || true
+}
+
+# Waits until a process has ended, at most SECONDS, or until another signal comes.
+await_end() {
+    local process=$1 tick seen=$signals
+    for ((tick = 0; tick < $2 * 10; tick++)); do
+        kill -0 "$process" 2>/dev/null && ((signals == seen)) || return 0
+        sleep 0.1
+    done
+}
+
+# The traps of `run`: they look unused to a linter.
+# shellcheck disable=SC2317,SC2329
+clean_up() {
+    local status=$?
+    trap '' INT TERM HUP
+    end_broker TERM
+    [[ -n $keep ]] || forget_data
+    if [[ -n $state_is_ours && -z $keep ]]; then rm -rf "$state"; fi
+    exit "$status"
+}
+
+run() {
+    (($# > 0)) || die "run: no command given; write it after --"
+    if [[ -n ${TIDEMILL_BOOTSTRAP:-} && -z $state_option ]]; then
+        exec "$@"
+    fi
+    signals=0
+    last=""
+    state_is_ours=""
+    local child status=0
+    if [[ -z $state_option && -z ${TIDEMILL_KAFKA_STATE:-} ]]; then
+        state=$(mktemp -d "${TMPDIR:-/tmp}/tidemill-broker.XXXXXX")
+        state_is_ours=yes
+    fi
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    is_running || trap clean_up EXIT
+    start >&2
+    TIDEMILL_BOOTSTRAP=127.0.0.1:$(recall port)
+    TIDEMILL_KAFKA_STATE=$state
+    export TIDEMILL_BOOTSTRAP TIDEMILL_KAFKA_STATE
+    trap 'signals=$((signals + 1)); last=INT' INT
+    trap 'signals=$((signals + 1)); last=TERM' TERM HUP
+    # In the background, so that a signal to this script is acted upon at once; with the input and the reaction to a Ctrl-C of
+    # a command in the foreground.
+    (
+        trap - INT QUIT
+        exec "$@"
+    ) <&0 &
+    child=$!
+    wait "$child" || status=$?
+    if ((signals > 0)); then
+        # A Ctrl-C has reached the command too, and it may have something to finish; nobody has told it of a TERM yet.
+        [[ $last == TERM ]] || await_end "$child" 30
+        signal_tree TERM "$child"
+        await_end "$child" 30
+        signal_tree KILL "$child"
+        if [[ $last == TERM ]]; then status=143; else status=130; fi
+    fi
+    exit "$status"
+}
+
+# ---- Kafka's own tools -----------------------------------------------------------------------------------------------
+
+# class_of NAME: the class behind the short name of a tool, which is the name of its script in Kafka's distribution.
+class_of() {
+    case ${1#kafka-} in
+    broker-api-versions) echo org.apache.kafka.tools.BrokerApiVersionsCommand ;;
+    cluster) echo org.apache.kafka.tools.ClusterTool ;;
+    configs) echo kafka.admin.ConfigCommand ;;
+    console-consumer) echo org.apache.kafka.tools.consumer.ConsoleConsumer ;;
+    console-producer) echo org.apache.kafka.tools.ConsoleProducer ;;
+    consumer-groups) echo org.apache.kafka.tools.consumer.group.ConsumerGroupCommand ;;
+    consumer-perf-test) echo org.apache.kafka.tools.ConsumerPerformance ;;
+    delete-records) echo org.apache.kafka.tools.DeleteRecordsCommand ;;
+    dump-log) echo org.apache.kafka.tools.DumpLogSegments ;;
+    features) echo org.apache.kafka.tools.FeatureCommand ;;
+    get-offsets) echo org.apache.kafka.tools.GetOffsetShell ;;
+    groups) echo org.apache.kafka.tools.GroupsCommand ;;
+    producer-perf-test) echo org.apache.kafka.tools.ProducerPerformance ;;
+    topics) echo org.apache.kafka.tools.TopicCommand ;;
+    transactions) echo org.apache.kafka.tools.TransactionsCommand ;;
+    *.*) echo "$1" ;;
+    *) die "no tool of that name: $1 (topics, console-consumer, console-producer, consumer-groups, configs, groups," \
+        "transactions, get-offsets, delete-records, dump-log, cluster, features, broker-api-versions," \
+        "producer-perf-test, consumer-perf-test, or the name of a class)" ;;
+    esac
+}
+
+tool() {
+    (($# > 0)) || die "tool: no name given"
+    local name=$1 class address id
+    shift
+    class=$(class_of "$name")
+    # The broker's address, unless the tool takes none or was given one.
+    if [[ $class != "$name" && $class != *DumpLogSegments && " $* " != *" --bootstrap-server"* ]]; then
+        address=$(bootstrap) || die "no broker runs here: \`scripts/kafka.sh start\`, or set TIDEMILL_BOOTSTRAP"
+        # Some want it before their subcommand, `cluster` wants it after.
+        case $class in
+        *ClusterTool) set -- "$@" --bootstrap-server "$address" ;;
+        *) set -- --bootstrap-server "$address" "$@" ;;
+        esac
+    fi
+    if id=$(recall container); then
+        exec docker exec -i "$id" /opt/kafka/bin/kafka-run-class.sh "$class" "$@"
+    fi
+    [[ -d $libs ]] || install_jars
+    short_jvm "$class" "$@"
+}
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+command=${1:-help}
+(($# == 0)) || shift
+state_option=""
+data_option=""
+port_file=""
+keep=""
+set_options=()
+while (($# > 0)); do
+    case $1 in
+    --state | --data | --port-file | --set)
+        (($# > 1)) || die "$1 needs a value"
+        case $1 in
+        --state) state_option=$2 ;;
+        --data) data_option=$2 ;;
+        --port-file) port_file=$2 ;;
+        --set) set_options+=("$2") ;;
+        esac
+        shift 2
+        ;;
+    --keep)
+        keep=yes
+        shift
+        ;;
+    --)
+        shift
+        break
+        ;;
+    *) break ;;
+    esac
+done
+state=${state_option:-${TIDEMILL_KAFKA_STATE:-${TIDEMILL_KAFKA_HOME:-$cache/run}}}
+[[ $state == /* ]] || state=$PWD/$state
+[[ ! -d $state ]] || state=$(cd "$state" && pwd -P)
+case $command in
+run | tool) ;;
+*) (($# == 0)) || die "$command: unexpected argument $1" ;;
+esac
+
+case $command in
+install)
+    mode=$(choose_mode)
+    install_broker "$mode"
+    case $mode in
+    bootstrap) say "nothing to install: TIDEMILL_BOOTSTRAP is set" ;;
+    jars) say "Kafka $version: $libs" ;;
+    docker) say "Kafka $version: the image $image" ;;
+    esac
+    ;;
+start) start ;;
+stop) stop ;;
+kill)
+    is_foreign && die "TIDEMILL_BOOTSTRAP names a broker that is not ours"
+    end_broker KILL
+    ;;
+status)
+    address=$(bootstrap) || {
+        echo "stopped"
+        exit 1
+    }
+    if is_foreign; then
+        echo "TIDEMILL_BOOTSTRAP=$address (not ours)"
+    elif is_running; then
+        echo "running bootstrap=$address pid=$(recall pid || recall container) data=$(recall data || echo container) state=$state"
+    else
+        echo "stopped"
+        exit 1
+    fi
+    ;;
+env)
+    address=$(bootstrap) || die "no broker runs here"
+    printf 'export TIDEMILL_BOOTSTRAP=%q\n' "$address"
+    is_foreign || printf 'export TIDEMILL_KAFKA_STATE=%q\n' "$state"
+    ;;
+run) run "$@" ;;
+tool) tool "$@" ;;
+mode) choose_mode ;;
+help | --help | -h) usage ;;
+*)
+    usage >&2
+    exit 2
+    ;;
+esac

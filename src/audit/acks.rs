@@ -1,0 +1,67 @@
+//! The producer's acknowledgement log: what the broker has said that it has.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use operators::lease::{Offset, Partition};
+use serde::Deserialize;
+
+use super::AuditError;
+use super::book::Book;
+use super::fingerprint::{self, NamePrint};
+use super::report::{FaultKind, Findings};
+
+/// An acknowledged request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ack {
+    partition: Partition,
+    offset: Offset,
+    /// `None` where the producer sent a request that says none.
+    request_id: Option<NamePrint>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    topic: String,
+    partition: Partition,
+    offset: Offset,
+    request_id: Option<String>,
+}
+
+/// Reads a log of acknowledged requests of `topic`. A last line that was cut, because the producer was killed, is left out.
+pub(super) fn read(path: &Path, topic: &str) -> Result<Vec<Ack>, AuditError> {
+    let mut acks = Vec::new();
+    let fail = |line: usize, reason: String| AuditError::AckLog {
+        path: path.display().to_string(),
+        line: line as u64,
+        reason,
+    };
+    let mut file = BufReader::new(File::open(path).map_err(|error| fail(0, error.to_string()))?);
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        let number = acks.len() + 1;
+        file.read_until(b'\n', &mut text).map_err(|error| fail(number, error.to_string()))?;
+        if !text.ends_with(b"\n") {
+            return Ok(acks);
+        }
+        let line: Line = serde_json::from_slice(&text).map_err(|error| fail(number, error.to_string()))?;
+        if line.topic != topic {
+            return Err(fail(number, format!("it is of topic {:?}, and the audit of {topic:?}", line.topic)));
+        }
+        let request_id =
+            line.request_id.filter(|id| !id.is_empty()).map(|id| fingerprint::name(Some(id.as_bytes())));
+        acks.push(Ack { partition: line.partition, offset: line.offset, request_id });
+    }
+}
+
+/// Finds each acknowledged request at its place.
+pub(super) fn check(acks: &[Ack], book: &Book, findings: &mut Findings) {
+    for ack in acks {
+        if book.holds(ack.partition, ack.offset, ack.request_id) == Some(false) {
+            let what = "acknowledged, and not in the topic".to_owned();
+            findings.add(FaultKind::Missing, Some((ack.partition, ack.offset)), None, what);
+        }
+    }
+}

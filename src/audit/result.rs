@@ -1,0 +1,83 @@
+//! One result, against the request that it says it is of.
+
+use operators::broker::LogRecord;
+use operators::lease::{Offset, Partition};
+use serde::Deserialize;
+
+use super::book::Entry;
+use super::expected::Expected;
+use super::fingerprint;
+
+/// The origin that a result names.
+#[derive(Debug, Deserialize)]
+pub(super) struct Origin {
+    pub(super) topic: String,
+    pub(super) partition: Partition,
+    pub(super) offset: Offset,
+}
+
+impl Origin {
+    /// The origin in the value of a result.
+    pub(super) fn read(value: Option<&[u8]>) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Body {
+            origin: Origin,
+        }
+        let value = value.ok_or("the value is null")?;
+        let body: Body =
+            serde_json::from_slice(value).map_err(|error| format!("the origin can't be read: {error}"))?;
+        Ok(body.origin)
+    }
+}
+
+/// Every field of a result.
+#[derive(Debug, Deserialize)]
+struct Body {
+    request_id: String,
+    model_id: String,
+    tenant_id: String,
+    output: Vec<Option<f64>>,
+    latency_ms: f64,
+    inferred_at: String,
+    model_version: String,
+    batch_size: u64,
+    queue_ms: f64,
+    inference_ms: f64,
+}
+
+/// What is wrong with a result of the request that `entry` is of; empty if nothing is.
+pub(super) fn complaints(record: LogRecord<'_>, entry: &Entry, expected: &mut Expected) -> Vec<String> {
+    let body: Body = match serde_json::from_slice(record.record.value().unwrap_or_default()) {
+        Ok(body) => body,
+        Err(error) => return vec![format!("the value is no result: {error}")],
+    };
+    let record = record.record;
+    let print = |bytes: &[u8]| fingerprint::name(Some(bytes));
+    let header = |name: &[u8]| fingerprint::name(record.header(name).flatten());
+    let milliseconds = [body.latency_ms, body.queue_ms, body.inference_ms];
+    let checks = [
+        (print(body.request_id.as_bytes()) == entry.request_id, "field `request_id` is not the request's"),
+        (print(body.tenant_id.as_bytes()) == entry.tenant_id, "field `tenant_id` is not the request's"),
+        (print(body.model_id.as_bytes()) == entry.model_id, "field `model_id` is not the request's"),
+        (fingerprint::name(record.key()) == entry.result_key, "the key is not the one of this request"),
+        (header(b"model_id") == entry.model_id, "header `model_id` is not the request's"),
+        (header(b"tenant_id") == entry.tenant_id, "header `tenant_id` is not the request's"),
+        (header(b"traceparent") == entry.traceparent, "header `traceparent` is not the request's"),
+        (milliseconds.iter().all(|&value| value >= 0.0), "a time is below 0"),
+        (body.batch_size > 0, "field `batch_size` is 0"),
+        (!body.model_version.is_empty(), "field `model_version` is empty"),
+        (body.inferred_at.parse::<jiff::Timestamp>().is_ok(), "field `inferred_at` is not in RFC 3339"),
+    ];
+    let failed = checks.into_iter().filter(|(kept, _)| !kept).map(|(_, complaint)| complaint.to_owned());
+    failed.chain(expected.compare(entry, &body.output)).collect()
+}
+
+/// What is wrong with the output of a result; nothing if it can't be read, which has been said before.
+pub(super) fn output_complaint(
+    record: LogRecord<'_>,
+    entry: &Entry,
+    expected: &mut Expected,
+) -> Option<String> {
+    let body: Body = serde_json::from_slice(record.record.value()?).ok()?;
+    expected.compare(entry, &body.output)
+}

@@ -1,0 +1,385 @@
+//! The configuration as it is meant: plain values that the rest of the program uses, every one filled in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use operators::broker::TopicSpec;
+use operators::catalog::{BatchPolicy, NotFinite};
+
+use super::fault::Fault;
+use super::key::Key;
+use super::secret::{Properties, Property};
+use super::units::Count;
+use super::written::{
+    BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, ModelOverridesFile, OffsetsMissing,
+    OffsetsOutOfRange, Order, Provider, ResultKey, TopicFile,
+};
+
+/// The first part of every transactional id.
+const APPLICATION: &str = "tidemill";
+
+/// Everything that can be told to Tidemill.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is promised.
+    pub delivery: Delivery,
+    /// Dataflow workers.
+    pub workers: usize,
+    /// The broker.
+    pub kafka: Kafka,
+    /// Topics.
+    pub topics: Topics,
+    /// When a transaction is committed.
+    pub commit: Commit,
+    /// The length of an epoch.
+    pub epoch_interval: Duration,
+    /// When a batch closes, for models without rules of their own.
+    pub batch: BatchPolicy,
+    /// Bounds of what is polled and not committed.
+    pub in_flight: InFlight,
+    /// The largest request that is taken, in bytes.
+    pub records_bytes_max: usize,
+    /// How long a request may be without outcome.
+    pub outcome_deadline: Duration,
+    /// The key of results.
+    pub results_key: ResultKey,
+    /// Where reading starts.
+    pub offsets: Offsets,
+    /// How long draining may take at the end.
+    pub stop_drain_timeout: Duration,
+    /// The folder of models and what is particular to each.
+    pub models: Models,
+    /// ONNX Runtime.
+    pub onnx: Onnx,
+    /// Where `/metrics` and `/health` are served; `None` for nowhere.
+    pub http_address: Option<String>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which levels are logged, by module.
+    pub log_filter: String,
+}
+
+/// The broker.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// `host:port`, several separated by commas.
+    pub bootstrap_servers: String,
+    /// The consumer group.
+    pub group: String,
+    /// What tells this process from the others of its group.
+    pub instance: String,
+    /// How long a start may take to reach the broker.
+    pub start_timeout: Duration,
+    /// How long a silent process keeps its partitions.
+    pub session_timeout: Duration,
+    /// How long the broker keeps a transaction open whose producer is silent.
+    pub transaction_timeout: Duration,
+    /// How members of the group are coordinated.
+    pub group_protocol: GroupProtocol,
+    /// Properties passed through to the consumer.
+    pub consumer: Properties,
+    /// Properties passed through to the producer.
+    pub producer: Properties,
+    /// Properties passed through to the admin client.
+    pub admin: Properties,
+}
+
+impl Kafka {
+    /// The id under which a later producer of this process fences an earlier one.
+    pub fn transactional_id(&self) -> String {
+        format!("{APPLICATION}.{}.{}", self.group, self.instance)
+    }
+}
+
+/// The four topics, as they are to be made.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    /// Of requests.
+    pub requests: TopicSpec,
+    /// Of results.
+    pub results: TopicSpec,
+    /// Of dead letters.
+    pub dlq: TopicSpec,
+    /// Of the models' events.
+    pub events: TopicSpec,
+    /// Copies of each partition with production settings.
+    pub production_replication: i32,
+    /// Copies that must have a record, with production settings.
+    pub production_min_insync_replicas: i32,
+}
+
+impl Topics {
+    /// Each topic with its name in the configuration.
+    pub fn all(&self) -> [(&'static str, &TopicSpec); 4] {
+        [
+            ("requests", &self.requests),
+            ("results", &self.results),
+            ("dlq", &self.dlq),
+            ("events", &self.events),
+        ]
+    }
+
+    /// The topics as they are to be made: with production settings, where wanted.
+    pub fn specs(&self, production: bool) -> Vec<TopicSpec> {
+        let mut specs: Vec<TopicSpec> = self.all().map(|(_, spec)| spec.clone()).to_vec();
+        for spec in specs.iter_mut().filter(|_| production) {
+            spec.replication = self.production_replication;
+            let copies = self.production_min_insync_replicas.to_string();
+            spec.config.insert("min.insync.replicas".to_owned(), copies);
+        }
+        specs
+    }
+}
+
+/// When a transaction is committed.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// The time since the first outcome in it.
+    pub interval: Duration,
+    /// Its outcomes.
+    pub records_max: usize,
+    /// Their bytes.
+    pub bytes_max: usize,
+    /// What is kept in order.
+    pub order: Order,
+}
+
+/// Bounds of what is polled and not committed.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// Records.
+    pub records_max: usize,
+    /// Bytes.
+    pub bytes_max: usize,
+}
+
+/// Where reading starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Offsets {
+    /// In a partition without a committed offset.
+    pub missing: OffsetsMissing,
+    /// In one whose committed offset is no longer in the log.
+    pub out_of_range: OffsetsOutOfRange,
+}
+
+/// The folder of models, and what is particular to each.
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// The folder.
+    pub path: PathBuf,
+    /// What is particular, by model id.
+    pub overrides: BTreeMap<String, ModelOverrides>,
+}
+
+/// What is particular to a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelOverrides {
+    /// Rows of a batch at most.
+    pub size_max: Option<usize>,
+    /// The longest that a row waits.
+    pub delay_max: Option<Duration>,
+    /// Execution providers.
+    pub providers: Option<Vec<Provider>>,
+    /// What to do with NaN and infinities.
+    pub not_finite: Option<NotFinite>,
+    /// Which output is served.
+    pub output: Option<String>,
+}
+
+/// ONNX Runtime.
+#[derive(Clone, Debug)]
+pub struct Onnx {
+    /// The path of the library, where it is given.
+    pub library: Option<PathBuf>,
+    /// Execution providers, in order.
+    pub providers: Vec<Provider>,
+    /// Whether to refuse to start when only the CPU took effect.
+    pub require_gpu: bool,
+    /// Threads inside one run.
+    pub intra_threads: usize,
+    /// Executor threads.
+    pub executors: usize,
+}
+
+impl Config {
+    /// When a batch of this model closes.
+    pub fn batch_policy(&self, model: &str) -> BatchPolicy {
+        let overrides = self.models.overrides.get(model);
+        BatchPolicy {
+            size_max: overrides.and_then(|model| model.size_max).unwrap_or(self.batch.size_max),
+            delay_max: overrides.and_then(|model| model.delay_max).unwrap_or(self.batch.delay_max),
+        }
+    }
+
+    /// The execution providers of this model, in order.
+    pub fn providers(&self, model: &str) -> &[Provider] {
+        let own = self.models.overrides.get(model).and_then(|model| model.providers.as_deref());
+        own.unwrap_or(&self.onnx.providers)
+    }
+
+    /// What to do with this model's NaN and infinities.
+    pub fn not_finite(&self, model: &str) -> NotFinite {
+        self.models.overrides.get(model).and_then(|model| model.not_finite).unwrap_or_default()
+    }
+
+    /// Which output of this model is served, where that is configured.
+    pub fn output(&self, model: &str) -> Option<&str> {
+        self.models.overrides.get(model)?.output.as_deref()
+    }
+}
+
+/// What a configuration takes from the machine that it is read on.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// The environment's variables.
+    pub environment: BTreeMap<String, String>,
+    /// The host name, where it is known.
+    pub host: Option<String>,
+    /// The number of cores.
+    pub cores: usize,
+}
+
+/// Finds out what is meant by what was written. A fault comes with the key that it is about.
+pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Vec<(Key, Fault)>> {
+    let mut faults = Vec::new();
+    refuse_what_is_planned(&written, &mut faults);
+    let instance = instance(&written.kafka.instance.0, machine, &mut faults);
+    let mut resolve = |kind: &str, properties| resolve(kind, properties, machine, &mut faults);
+    let kafka = Kafka {
+        bootstrap_servers: written.kafka.bootstrap_servers.0,
+        group: written.kafka.group.0,
+        instance,
+        start_timeout: written.kafka.start_timeout.0,
+        session_timeout: written.kafka.session_timeout.0,
+        transaction_timeout: written.kafka.transaction_timeout.0,
+        group_protocol: written.kafka.group_protocol,
+        consumer: resolve("consumer", written.kafka.consumer),
+        producer: resolve("producer", written.kafka.producer),
+        admin: resolve("admin", written.kafka.admin),
+    };
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let count = |count| match count {
+        Count::Auto => machine.cores.clamp(1, 8),
+        Count::Exactly(count) => count,
+    };
+    Ok(Config {
+        delivery: written.delivery,
+        workers: count(written.workers),
+        kafka,
+        topics: Topics {
+            requests: topic(written.topics.requests),
+            results: topic(written.topics.results),
+            dlq: topic(written.topics.dlq),
+            events: topic(written.topics.events),
+            production_replication: written.topics.production.replication.0,
+            production_min_insync_replicas: written.topics.production.min_insync_replicas.0,
+        },
+        commit: Commit {
+            interval: written.commit.interval.0,
+            records_max: written.commit.records_max.0,
+            bytes_max: written.commit.bytes_max.0,
+            order: written.commit.order,
+        },
+        epoch_interval: written.epoch.interval.0,
+        batch: batch(&written.batch),
+        in_flight: InFlight {
+            records_max: written.in_flight.records_max.0,
+            bytes_max: written.in_flight.bytes_max.0,
+        },
+        records_bytes_max: written.records.bytes_max.0,
+        outcome_deadline: written.outcome.deadline.0,
+        results_key: written.results.key,
+        offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
+        stop_drain_timeout: written.stop.drain_timeout.0,
+        models: Models {
+            path: written.models.path,
+            overrides: written.models.by_id.into_iter().map(|(id, model)| (id, overrides(model))).collect(),
+        },
+        onnx: Onnx {
+            library: Some(written.onnx.library).filter(|path| !path.as_os_str().is_empty()),
+            providers: written.onnx.providers,
+            require_gpu: written.onnx.require_gpu,
+            intra_threads: written.onnx.intra_threads.0,
+            executors: count(written.onnx.executors),
+        },
+        http_address: written.http.address.0,
+        log_format: written.log.format,
+        log_filter: written.log.filter,
+    })
+}
+
+/// Values that have a name already and no code yet.
+fn refuse_what_is_planned(written: &ConfigFile, faults: &mut Vec<(Key, Fault)>) {
+    if written.delivery != Delivery::ExactlyOnce {
+        let fault = Fault::new("`delivery = \"at-least-once\"` is not built yet")
+            .help("leave it at \"exactly-once\"");
+        faults.push((Key::from_dotted("delivery"), fault));
+    }
+    if written.offsets.missing != OffsetsMissing::Earliest {
+        let fault =
+            Fault::new("`offsets.missing = \"latest\"` is not built yet").help("leave it at \"earliest\"");
+        faults.push((Key::from_dotted("offsets.missing"), fault));
+    }
+    if written.commit.order != Order::Partition {
+        let fault = Fault::new("`commit.order` other than \"partition\" is not built yet")
+            .help("leave it at \"partition\"");
+        faults.push((Key::from_dotted("commit.order"), fault));
+    }
+}
+
+fn instance(written: &str, machine: &Machine, faults: &mut Vec<(Key, Fault)>) -> String {
+    let named = Some(written.to_owned()).filter(|name| !name.is_empty()).or_else(|| machine.host.clone());
+    named.unwrap_or_else(|| {
+        let fault = Fault::new("`kafka.instance` is empty and this machine has no host name").help(
+            "set `kafka.instance` to a name that no other process of the group has, the same after a restart",
+        );
+        faults.push((Key::from_dotted("kafka.instance"), fault));
+        String::new()
+    })
+}
+
+fn resolve(
+    kind: &str,
+    properties: BTreeMap<String, Property>,
+    machine: &Machine,
+    faults: &mut Vec<(Key, Fault)>,
+) -> Properties {
+    let mut resolved = Vec::new();
+    for (property, value) in properties {
+        match value.resolve(&machine.environment) {
+            Ok(value) => resolved.push((property, value)),
+            Err(reason) => {
+                let key = Key::new(vec!["kafka".to_owned(), kind.to_owned(), property]);
+                let fault = Fault::new(format!("`{key}` has no value: {reason}"));
+                faults.push((key, fault));
+            }
+        }
+    }
+    resolved.into_iter().collect()
+}
+
+fn topic(written: TopicFile) -> TopicSpec {
+    TopicSpec {
+        name: written.name.0,
+        partitions: written.partitions.0,
+        replication: written.replication.0,
+        config: written.config.into_iter().map(|(key, value)| (key, value.0)).collect(),
+    }
+}
+
+fn batch(written: &BatchFile) -> BatchPolicy {
+    BatchPolicy { size_max: written.size_max.0, delay_max: written.delay_max.0 }
+}
+
+fn overrides(written: ModelOverridesFile) -> ModelOverrides {
+    ModelOverrides {
+        size_max: written.batch.size_max.map(|size| size.0),
+        delay_max: written.batch.delay_max.map(|delay| delay.0),
+        providers: written.providers,
+        not_finite: written.not_finite,
+        output: written.output,
+    }
+}

@@ -1,0 +1,317 @@
+//! Relations between settings: which two can't both be as they are, and why.
+
+use std::time::Duration;
+
+use super::meant::Config;
+use super::written::Provider;
+
+/// Room for a dead letter's headers beside its request.
+pub const LETTER_HEADERS_BYTES_MAX: usize = 16 << 10;
+
+/// What librdkafka takes where `message.max.bytes` is not set.
+const MESSAGE_BYTES_DEFAULT: u64 = 1_000_000;
+
+/// Two settings that contradict each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The one.
+    pub left: String,
+    /// The other.
+    pub right: String,
+    /// What has to hold, and why.
+    pub reason: &'static str,
+}
+
+/// Every contradiction in a configuration.
+pub fn contradictions(config: &Config) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let mut require = |holds: bool, left: &str, right: &str, reason: &'static str| {
+        if !holds {
+            found.push(Contradiction { left: left.to_owned(), right: right.to_owned(), reason });
+        }
+    };
+    times(config, &mut require);
+    sizes(config, &mut require);
+    for model in config.models.overrides.keys() {
+        let key = |rest: &str| {
+            super::Key::new(vec!["models".into(), model.clone(), "batch".into(), rest.into()]).to_string()
+        };
+        batches(config, &config.batch_policy(model), &key("size_max"), &key("delay_max"), &mut require);
+    }
+    batches(config, &config.batch, "batch.size_max", "batch.delay_max", &mut require);
+    topics(config, &mut require);
+    let has_gpu = config.onnx.providers.iter().any(|provider| *provider != Provider::Cpu);
+    require(
+        has_gpu || !config.onnx.require_gpu,
+        "onnx.require_gpu",
+        "onnx.providers",
+        "a GPU is required, and no provider of one is listed",
+    );
+    require(
+        !config.onnx.providers.is_empty(),
+        "onnx.providers",
+        "onnx.require_gpu",
+        "at least one provider has to be listed",
+    );
+    found
+}
+
+type Require<'a> = dyn FnMut(bool, &str, &str, &'static str) + 'a;
+
+/// A property that is a number of milliseconds.
+fn millis(properties: &super::Properties, property: &str) -> Option<Duration> {
+    properties.number(property).map(Duration::from_millis)
+}
+
+fn times(config: &Config, require: &mut Require<'_>) {
+    let kafka = &config.kafka;
+    let (transaction, session) = (kafka.transaction_timeout, kafka.session_timeout);
+    let poll = millis(&kafka.consumer, "max.poll.interval.ms");
+    require(
+        config.commit.interval < transaction / 2,
+        "commit.interval",
+        "kafka.transaction_timeout",
+        "a transaction has to be committed in less than half of its time-out",
+    );
+    require(
+        transaction < session,
+        "kafka.transaction_timeout",
+        "kafka.session_timeout",
+        "an abandoned transaction has to end before its partitions have a new owner",
+    );
+    require(
+        millis(&kafka.producer, "message.timeout.ms").is_none_or(|message| message <= transaction),
+        "kafka.producer.message.timeout.ms",
+        "kafka.transaction_timeout",
+        "a record can't wait longer than its transaction lives",
+    );
+    require(
+        millis(&kafka.consumer, "heartbeat.interval.ms").is_none_or(|interval| interval < session / 2),
+        "kafka.consumer.heartbeat.interval.ms",
+        "kafka.session_timeout",
+        "a session has to live for more than two heartbeats",
+    );
+    require(
+        poll.is_none_or(|poll| session <= poll),
+        "kafka.session_timeout",
+        "kafka.consumer.max.poll.interval.ms",
+        "librdkafka takes no poll interval shorter than the session",
+    );
+    require(
+        poll.is_none_or(|poll| config.stop_drain_timeout < poll),
+        "stop.drain_timeout",
+        "kafka.consumer.max.poll.interval.ms",
+        "partitions have to be given back while the group still waits for them",
+    );
+    require(
+        config.commit.interval < config.stop_drain_timeout,
+        "commit.interval",
+        "stop.drain_timeout",
+        "a stop has to leave time for the last commit",
+    );
+    require(
+        config.commit.interval < config.outcome_deadline,
+        "commit.interval",
+        "outcome.deadline",
+        "a deadline within one commit would stop a healthy engine",
+    );
+    require(
+        config.epoch_interval < config.outcome_deadline,
+        "epoch.interval",
+        "outcome.deadline",
+        "a deadline within one epoch would stop a healthy engine",
+    );
+}
+
+fn sizes(config: &Config, require: &mut Require<'_>) {
+    let record = config.records_bytes_max;
+    let letter = u64::try_from(record.saturating_add(LETTER_HEADERS_BYTES_MAX)).unwrap_or(u64::MAX);
+    require(
+        config.kafka.producer.number("message.max.bytes").unwrap_or(MESSAGE_BYTES_DEFAULT) >= letter,
+        "records.bytes_max",
+        "kafka.producer.message.max.bytes",
+        "a dead letter holds its request whole, and up to 16 KiB of headers",
+    );
+    require(
+        record <= config.commit.bytes_max,
+        "records.bytes_max",
+        "commit.bytes_max",
+        "the largest request has to fit a transaction, as a dead letter",
+    );
+    require(
+        config.commit.bytes_max <= config.in_flight.bytes_max,
+        "commit.bytes_max",
+        "in_flight.bytes_max",
+        "a transaction can't hold more than what is in flight",
+    );
+    require(
+        config.commit.records_max <= config.in_flight.records_max,
+        "commit.records_max",
+        "in_flight.records_max",
+        "a transaction can't hold more than what is in flight",
+    );
+}
+
+fn batches(
+    config: &Config,
+    batch: &operators::catalog::BatchPolicy,
+    size_max: &str,
+    delay_max: &str,
+    require: &mut Require<'_>,
+) {
+    require(
+        batch.size_max <= config.in_flight.records_max,
+        size_max,
+        "in_flight.records_max",
+        "a batch would never be full: it has to fit into what is in flight",
+    );
+    require(
+        batch.delay_max < config.outcome_deadline,
+        delay_max,
+        "outcome.deadline",
+        "a row that waits for others would stop the engine",
+    );
+}
+
+fn topics(config: &Config, require: &mut Require<'_>) {
+    let all = config.topics.all();
+    for (place, (left, one)) in all.iter().enumerate() {
+        for (right, other) in &all[place + 1..] {
+            let keys = (format!("topics.{left}.name"), format!("topics.{right}.name"));
+            require(one.name != other.name, &keys.0, &keys.1, "each topic has a name of its own");
+        }
+    }
+    for (name, spec) in all {
+        let copies = |key: &str| spec.config.get(key).and_then(|value| value.parse::<i32>().ok());
+        require(
+            copies("min.insync.replicas").is_none_or(|copies| copies <= spec.replication),
+            &format!("topics.{name}.config.min.insync.replicas"),
+            &format!("topics.{name}.replication"),
+            "nothing could be written: there are fewer copies than must have each record",
+        );
+    }
+    require(
+        config.topics.production_min_insync_replicas <= config.topics.production_replication,
+        "topics.production.min_insync_replicas",
+        "topics.production.replication",
+        "nothing could be written: there are fewer copies than must have each record",
+    );
+    let bytes_max = |spec: &operators::broker::TopicSpec| {
+        spec.config.get("max.message.bytes").and_then(|value| value.parse::<usize>().ok())
+    };
+    require(
+        bytes_max(&config.topics.requests).is_none_or(|bytes| bytes >= config.records_bytes_max),
+        "records.bytes_max",
+        "topics.requests.config.max.message.bytes",
+        "the topic would refuse requests that the engine is to take",
+    );
+    require(
+        bytes_max(&config.topics.dlq)
+            .is_none_or(|bytes| bytes >= config.records_bytes_max.saturating_add(LETTER_HEADERS_BYTES_MAX)),
+        "records.bytes_max",
+        "topics.dlq.config.max.message.bytes",
+        "a dead letter holds its request whole, and up to 16 KiB of headers",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Machine, Sources, load};
+
+    /// The contradictions of the defaults with these assignments over them.
+    fn contradicting(sets: &[String]) -> Vec<(String, String)> {
+        let sources = Sources {
+            sets: sets.to_vec(),
+            machine: Machine { host: Some("h".into()), cores: 2, ..Machine::default() },
+            ..Sources::default()
+        };
+        let config = load(&sources).map(|loaded| loaded.config);
+        // A faulty configuration is not given out; take it from before its relations were compared.
+        let config = config.unwrap_or_else(|_| crate::config::without_relations(&sources));
+        contradictions(&config).into_iter().map(|found| (found.left, found.right)).collect()
+    }
+
+    fn pair(left: &str, right: &str) -> (String, String) {
+        (left.to_owned(), right.to_owned())
+    }
+
+    #[test]
+    fn the_defaults_do_not_contradict_each_other() {
+        assert_eq!(contradicting(&[]), []);
+    }
+
+    #[test]
+    fn two_topics_of_one_name_contradict_each_other() {
+        let found = contradicting(&["topics.results=inference.dlq".to_owned()]);
+        assert_eq!(found, [pair("topics.results.name", "topics.dlq.name")]);
+    }
+
+    #[test]
+    fn a_gpu_can_be_required_only_where_one_is_listed() {
+        let required = "onnx.require_gpu=true".to_owned();
+        assert_eq!(
+            contradicting(std::slice::from_ref(&required)),
+            [pair("onnx.require_gpu", "onnx.providers")]
+        );
+        assert_eq!(contradicting(&[required, "onnx.providers=[\"cuda\", \"cpu\"]".to_owned()]), []);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_transaction_lives_twice_the_commit_interval_and_less_than_a_session(
+            interval in 1u64..100_000, transaction in 1u64..100_000, session in 1u64..100_000,
+        ) {
+            let found = contradicting(&[
+                format!("commit.interval={interval}ms"),
+                format!("kafka.transaction_timeout={transaction}ms"),
+                format!("kafka.session_timeout={session}ms"),
+                "stop.drain_timeout=200s".to_owned(),
+            ]);
+            let mut expected = Vec::new();
+            if interval * 1000 >= transaction * 500 {
+                expected.push(pair("commit.interval", "kafka.transaction_timeout"));
+            }
+            if transaction >= session {
+                expected.push(pair("kafka.transaction_timeout", "kafka.session_timeout"));
+            }
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn a_batch_fits_into_what_is_in_flight(global in 1usize..500, own in 1usize..500, in_flight in 1usize..500) {
+            let found = contradicting(&[
+                format!("batch.size_max={global}"),
+                format!("models.m.batch.size_max={own}"),
+                format!("in_flight.records_max={in_flight}"),
+                "commit.records_max=1".to_owned(),
+            ]);
+            let mut expected = Vec::new();
+            if own > in_flight {
+                expected.push(pair("models.m.batch.size_max", "in_flight.records_max"));
+            }
+            if global > in_flight {
+                expected.push(pair("batch.size_max", "in_flight.records_max"));
+            }
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn the_largest_request_fits_everything_that_has_to_hold_it(
+            record in 1usize..4_000_000, message in 20_000usize..4_000_000, commit in 1usize..4_000_000, letter in 20_000usize..4_000_000,
+        ) {
+            let found = contradicting(&[
+                format!("records.bytes_max={record}"),
+                format!("kafka.producer.message.max.bytes={message}"),
+                format!("commit.bytes_max={commit}"),
+                format!("topics.dlq.config.max.message.bytes={letter}"),
+            ]);
+            let fits = record + 16_384 <= message && record <= commit && record + 16_384 <= letter;
+            prop_assert_eq!(found.is_empty(), fits);
+        }
+    }
+}

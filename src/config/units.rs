@@ -1,0 +1,174 @@
+//! Durations and sizes as people write them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// A duration, zero included: `"5ms"`, `"1m 30s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wait(pub(super) Duration);
+
+/// A duration that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Interval(pub(super) Duration);
+
+/// A size in bytes that is not zero: `"64KiB"`, `1048576`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Size(pub(super) usize);
+
+/// `auto`, or a number that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// As many as the machine suggests.
+    Auto,
+    /// So many.
+    Exactly(usize),
+}
+
+/// Reads a duration.
+///
+/// # Errors
+///
+/// If it is none, or negative.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed: Option<jiff::SignedDuration> = text.parse().ok();
+    parsed
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| format!("{text:?} is not a duration: write it as \"5ms\", \"2s\" or \"1m 30s\""))
+}
+
+/// Reads a size.
+///
+/// # Errors
+///
+/// If it is none, or larger than can be counted.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let found = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, unit) = found.unwrap_or((text, 1));
+    let number: Option<u64> = number.trim().parse().ok();
+    number.and_then(|number| usize::try_from(number.checked_mul(unit)?).ok()).ok_or_else(|| {
+        format!("{text:?} is not a size: write it as \"64KiB\", \"16MiB\" or a number of bytes")
+    })
+}
+
+struct TextOrNumber<T> {
+    expected: &'static str,
+    text: fn(&str) -> Result<T, String>,
+    number: fn(u64) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for TextOrNumber<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
+        (self.text)(value).map_err(E::custom)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
+        (self.number)(value).ok_or_else(|| E::custom(format!("{value} is not {}", self.expected)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<T, E> {
+        let number = u64::try_from(value).ok().and_then(self.number);
+        number.ok_or_else(|| E::custom(format!("{value} is not {}", self.expected)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Wait {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration with its unit, such as \"50ms\"";
+        let text = |text: &str| parse_duration(text).map(Self);
+        deserializer.deserialize_any(TextOrNumber { expected, text, number: |_| None })
+    }
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Wait(duration) = Wait::deserialize(deserializer)?;
+        if duration.is_zero() {
+            return Err(D::Error::custom("it must be longer than nothing"));
+        }
+        Ok(Self(duration))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a size such as \"16MiB\" or a number of bytes";
+        let number = |number| usize::try_from(number).ok().map(Self);
+        let text = |text: &str| parse_size(text).map(Self);
+        let size = deserializer.deserialize_any(TextOrNumber { expected, text, number })?;
+        if size.0 == 0 {
+            return Err(D::Error::custom("it must be larger than nothing"));
+        }
+        Ok(size)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a number from 1 to 1024, or \"auto\"";
+        let text = |text: &str| match text {
+            "auto" => Ok(Self::Auto),
+            _ => Err(format!("{text:?} is not a number from 1 to 1024, or \"auto\"")),
+        };
+        let number = |number| {
+            usize::try_from(number).ok().filter(|count| (1..=1024).contains(count)).map(Self::Exactly)
+        };
+        deserializer.deserialize_any(TextOrNumber { expected, text, number })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_written_with_their_unit() {
+        assert_eq!(parse_duration("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "5", "-5ms", "5 parsecs", "ms"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_or_decimal_as_written() {
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("1 MB"), Ok(1_000_000));
+        assert_eq!(parse_size("17"), Ok(17));
+        for bad in ["", "MiB", "-1", "1.5MiB", "99999999999GiB", "5XB"] {
+            assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_in_milliseconds_is_read_so(millis in 0u64..1 << 40) {
+            prop_assert_eq!(parse_duration(&format!("{millis}ms")), Ok(Duration::from_millis(millis)));
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let (duration, size) = (parse_duration(&text), parse_size(&text));
+            prop_assert!(!text.is_empty() || duration.is_err() && size.is_err());
+        }
+    }
+}

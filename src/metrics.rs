@@ -1,0 +1,483 @@
+//! Metrics: what the engine tells about itself, for Prometheus and for the summary of a run.
+//!
+//! Their number is bounded: models come from the catalog, partitions from leases, everything else from enumerations. The page is in
+//! the text format of `OpenMetrics`, which Prometheus reads.
+
+mod collectors;
+mod histogram;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use operators::catalog::{Catalog, ModelIndex};
+use operators::clock::Clock;
+use operators::dead_letter::{Reason, Stage};
+use operators::health::Health;
+use operators::lease::Partition;
+use operators::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use collectors::{Leases, Process, Readiness};
+use histogram::{Histogram, ROWS, SECONDS};
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The longest latency that the summary tells apart: an hour, in microseconds.
+const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
+
+/// Every metric of a process.
+pub struct Metrics {
+    registry: Registry,
+    leases: Arc<Leases>,
+    families: Families,
+    engine: Engine,
+    models: OnceLock<Models>,
+    latency: Mutex<hdrhistogram::Histogram<u64>>,
+}
+
+/// Metrics without labels.
+#[derive(Debug)]
+struct Engine {
+    polled_records: Counter,
+    polled_bytes: Counter,
+    commits: Counter,
+    committed_records: Counter,
+    commit_seconds: Histogram,
+    aborts: Counter,
+}
+
+/// Metrics with a series a model, or a worker.
+#[derive(Debug)]
+struct Families {
+    model_records: Family<ModelLabel, Counter>,
+    model_calls: Family<ModelLabel, Counter>,
+    queued_records: Family<ModelLabel, Gauge>,
+    batch_records: Family<BatchLabels, Histogram, Rows>,
+    inference_seconds: Family<ModelLabel, Histogram, Seconds>,
+    queue_seconds: Family<ModelLabel, Histogram, Seconds>,
+    latency_seconds: Family<ModelLabel, Histogram, Seconds>,
+    dead_letters: Family<LetterLabels, Counter>,
+    epoch_lag: Family<WorkerLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BatchLabels {
+    model: String,
+    close_reason: &'static str,
+}
+
+/// `model` is empty where none is known.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LetterLabels {
+    model: String,
+    reason: &'static str,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WorkerLabel {
+    worker: u64,
+}
+
+/// Makes histograms of seconds.
+#[derive(Clone, Debug)]
+struct Seconds;
+
+impl prometheus_client::metrics::family::MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(&SECONDS)
+    }
+}
+
+/// Makes histograms of rows.
+#[derive(Clone, Debug)]
+struct Rows;
+
+impl prometheus_client::metrics::family::MetricConstructor<Histogram> for Rows {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(&ROWS)
+    }
+}
+
+/// The models of the catalog, and the series of each, so that a batch looks nothing up.
+struct Models {
+    ids: Vec<String>,
+    series: Vec<ModelSeries>,
+}
+
+struct ModelSeries {
+    records: Counter,
+    calls: Counter,
+    queued: Gauge,
+    batches: BTreeMap<&'static str, Histogram>,
+    inference: Histogram,
+    queue: Histogram,
+    latency: Histogram,
+}
+
+impl Metrics {
+    /// Metrics that are all at zero. Those of models appear with [`Metrics::serve`].
+    pub fn new(clock: Arc<dyn Clock>, health: Arc<Health>) -> Self {
+        let mut registry = Registry::with_prefix("tidemill");
+        let leases = Arc::new(Leases::new(clock));
+        registry.register(
+            "build",
+            "What was built",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))].to_vec()),
+        );
+        let engine = Engine::register(&mut registry);
+        let families = Families::register(&mut registry);
+        registry.register_collector(Box::new(Arc::clone(&leases)));
+        registry.register_collector(Box::new(Readiness(health)));
+        registry.register_collector(Box::new(Process));
+        let latency = hdrhistogram::Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
+            .expect("an hour in microseconds fits three digits");
+        Self { registry, leases, families, engine, models: OnceLock::new(), latency: Mutex::new(latency) }
+    }
+
+    /// Makes the series of these models: call it once, before the engine runs. What is told of other models is left out.
+    pub fn serve(&self, catalog: &Catalog) {
+        self.models.get_or_init(|| {
+            let ids: Vec<String> = catalog.listings().iter().map(|listing| listing.id().to_owned()).collect();
+            let series = ids.iter().map(|id| self.families.series(id)).collect();
+            Models { ids, series }
+        });
+    }
+
+    /// The page for Prometheus.
+    pub fn text(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("a text can be written to");
+        page
+    }
+
+    /// What has happened so far.
+    pub fn snapshot(&self) -> Snapshot {
+        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        let quantile = |quantile| Duration::from_micros(latency.value_at_quantile(quantile));
+        let series = || self.models.get().into_iter().flat_map(|models| &models.series);
+        Snapshot {
+            polled: self.engine.polled_records.get(),
+            inferred: series().map(|series| series.records.get()).sum(),
+            batches: series().flat_map(|series| series.batches.values()).map(Histogram::count).sum(),
+            calls: series().map(|series| series.calls.get()).sum(),
+            committed: self.engine.committed_records.get(),
+            commits: self.engine.commits.get(),
+            aborts: self.engine.aborts.get(),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            max: Duration::from_micros(latency.max()),
+        }
+    }
+
+    fn model(&self, model: ModelIndex) -> Option<&ModelSeries> {
+        self.models.get()?.series.get(model.0 as usize)
+    }
+
+    /// The id as a label: only those of the catalog, so that nobody can make series by sending names.
+    fn known(&self, id: Option<&str>) -> String {
+        let listed =
+            |id: &&str| self.models.get().is_some_and(|models| models.ids.iter().any(|listed| listed == id));
+        id.filter(listed).unwrap_or_default().to_owned()
+    }
+}
+
+impl Engine {
+    fn register(registry: &mut Registry) -> Self {
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let (polled_records, polled_bytes) = (
+            counter("polled_records", "Requests polled"),
+            counter("polled_bytes", "Bytes of requests polled"),
+        );
+        let commits = counter("commits", "Transactions committed");
+        let committed_records = counter("committed_records", "Requests whose outcome was committed");
+        let aborts = counter("aborts", "Transactions aborted");
+        let commit_seconds = Histogram::new(&SECONDS);
+        registry.register(
+            "commit_seconds",
+            "From a transaction's first send to its commit",
+            commit_seconds.clone(),
+        );
+        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts }
+    }
+}
+
+impl Families {
+    fn register(registry: &mut Registry) -> Self {
+        let families = Self {
+            model_records: Family::default(),
+            model_calls: Family::default(),
+            queued_records: Family::default(),
+            batch_records: Family::new_with_constructor(Rows),
+            inference_seconds: Family::new_with_constructor(Seconds),
+            queue_seconds: Family::new_with_constructor(Seconds),
+            latency_seconds: Family::new_with_constructor(Seconds),
+            dead_letters: Family::default(),
+            epoch_lag: Family::default(),
+        };
+        registry.register("model_records", "Rows inferred", families.model_records.clone());
+        registry.register("model_calls", "Calls of the model", families.model_calls.clone());
+        registry.register("queued_records", "Rows that wait for a batch", families.queued_records.clone());
+        registry.register(
+            "batch_records",
+            "Rows of a batch, by why it closed",
+            families.batch_records.clone(),
+        );
+        registry.register(
+            "inference_seconds",
+            "Time of a batch in the model",
+            families.inference_seconds.clone(),
+        );
+        registry.register(
+            "queue_seconds",
+            "From poll to the start of inference",
+            families.queue_seconds.clone(),
+        );
+        registry.register("latency_seconds", "From poll to outcome", families.latency_seconds.clone());
+        registry.register("dead_letters", "Dead letters", families.dead_letters.clone());
+        registry.register(
+            "epoch_lag_ticks",
+            "Epochs from the source to the sink",
+            families.epoch_lag.clone(),
+        );
+        families
+    }
+
+    fn series(&self, id: &str) -> ModelSeries {
+        let model = ModelLabel { model: id.to_owned() };
+        let batches = CLOSE_REASONS.map(|reason| {
+            let labels = BatchLabels { model: id.to_owned(), close_reason: reason.name() };
+            (reason.name(), self.batch_records.get_or_create_owned(&labels))
+        });
+        ModelSeries {
+            records: self.model_records.get_or_create_owned(&model),
+            calls: self.model_calls.get_or_create_owned(&model),
+            queued: self.queued_records.get_or_create_owned(&model),
+            batches: BTreeMap::from(batches),
+            inference: self.inference_seconds.get_or_create_owned(&model),
+            queue: self.queue_seconds.get_or_create_owned(&model),
+            latency: self.latency_seconds.get_or_create_owned(&model),
+        }
+    }
+}
+
+/// Every reason for which a batch closes.
+const CLOSE_REASONS: [CloseReason; 4] =
+    [CloseReason::Full, CloseReason::Deadline, CloseReason::Drained, CloseReason::Retry];
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+impl Observer for Metrics {
+    fn polled(&self, records: usize, bytes: usize) {
+        self.engine.polled_records.inc_by(count(records));
+        self.engine.polled_bytes.inc_by(count(bytes));
+    }
+
+    fn batch(&self, batch: &BatchSeen<'_>) {
+        let Some(series) = self.model(batch.model) else { return };
+        series.records.inc_by(count(batch.rows));
+        series.calls.inc_by(u64::from(batch.calls));
+        series.batches[batch.closed.name()].observe(count(batch.rows));
+        series.inference.observe(micros(batch.inference));
+        series.queue.observe_all(batch.queue.iter().copied().map(micros));
+        series.latency.observe_all(batch.total.iter().copied().map(micros));
+        let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        for total in batch.total {
+            latency.saturating_record(micros(*total));
+        }
+    }
+
+    fn dead_letter(&self, reason: Reason, stage: Stage, model: Option<&str>) {
+        let labels = LetterLabels { model: self.known(model), reason: reason.name(), stage: stage.name() };
+        self.families.dead_letters.get_or_create(&labels).inc();
+    }
+
+    fn queued(&self, model: ModelIndex, rows: usize) {
+        if let Some(series) = self.model(model) {
+            series.queued.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn committed(&self, records: usize, took: Duration) {
+        self.engine.commits.inc();
+        self.engine.committed_records.inc_by(count(records));
+        self.engine.commit_seconds.observe(micros(took));
+    }
+
+    fn aborted(&self) {
+        self.engine.aborts.inc();
+    }
+
+    fn lease(&self, lease: &LeaseSeen) {
+        self.leases.seen(lease);
+    }
+
+    fn lease_ended(&self, partition: Partition) {
+        self.leases.ended(partition);
+    }
+
+    fn epoch_lag(&self, worker: usize, ticks: u64) {
+        let labels = WorkerLabel { worker: count(worker) };
+        self.families.epoch_lag.get_or_create(&labels).set(i64::try_from(ticks).unwrap_or(i64::MAX));
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Metrics").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// What has happened so far, for the summary of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Requests polled, those polled again included.
+    pub polled: u64,
+    /// Rows inferred.
+    pub inferred: u64,
+    /// Batches they ran in.
+    pub batches: u64,
+    /// Calls of models.
+    pub calls: u64,
+    /// Requests whose outcome was committed.
+    pub committed: u64,
+    /// Transactions committed.
+    pub commits: u64,
+    /// Transactions aborted.
+    pub aborts: u64,
+    /// Half of the rows had their outcome this long after their poll, or sooner.
+    pub p50: Duration,
+    /// 99 of 100 rows.
+    pub p99: Duration,
+    /// 999 of 1,000 rows.
+    pub p999: Duration,
+    /// Every row.
+    pub max: Duration,
+}
+
+impl Snapshot {
+    /// Rows of a batch on average; zero where there was none.
+    #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+    pub fn batch_size_mean(&self) -> f64 {
+        if self.batches == 0 { 0.0 } else { self.inferred as f64 / self.batches as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use operators::catalog::Listing;
+    use operators::clock::ManualClock;
+
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let metrics = Metrics::new(Arc::new(ManualClock::new()), Arc::new(Health::new()));
+        let listing = |id: &str| Listing::Unavailable { id: id.to_owned(), reason: String::new() };
+        metrics.serve(&Catalog::new(vec![listing("a"), listing("b")]));
+        metrics
+    }
+
+    fn batch(metrics: &Metrics, model: u32, total: &[Duration]) {
+        metrics.batch(&BatchSeen {
+            model: ModelIndex(model),
+            id: ["a", "b"][model as usize],
+            closed: CloseReason::Full,
+            rows: total.len(),
+            calls: 1,
+            inference: Duration::from_millis(3),
+            queue: total,
+            total,
+        });
+    }
+
+    #[test]
+    fn a_batch_is_counted_with_its_model() {
+        let metrics = metrics();
+        batch(&metrics, 1, &[Duration::from_millis(20); 3]);
+        let text = metrics.text();
+        for line in [
+            "tidemill_model_records_total{model=\"b\"} 3",
+            "tidemill_model_records_total{model=\"a\"} 0",
+            "tidemill_batch_records_count{model=\"b\",close_reason=\"full\"} 1",
+            "tidemill_latency_seconds_bucket{le=\"0.025\",model=\"b\"} 3",
+            "tidemill_inference_seconds_sum{model=\"b\"} 0.003",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_in_the_catalog_makes_no_series() {
+        let metrics = metrics();
+        for id in ["x1", "x2", "x3"] {
+            metrics.dead_letter(Reason::UnknownModel, Stage::Route, Some(id));
+        }
+        metrics.dead_letter(Reason::WrongShape, Stage::Route, Some("a"));
+        let text = metrics.text();
+        assert!(!text.contains("x1"));
+        let unknown = "tidemill_dead_letters_total{model=\"\",reason=\"unknown_model\",stage=\"route\"} 3";
+        let known = "tidemill_dead_letters_total{model=\"a\",reason=\"wrong_shape\",stage=\"route\"} 1";
+        assert!(text.contains(unknown) && text.contains(known), "{text}");
+    }
+
+    #[test]
+    fn the_series_of_a_partition_end_with_its_lease() {
+        let metrics = metrics();
+        let lease = |partition| LeaseSeen {
+            partition: Partition(partition),
+            frontier: 8,
+            committed: 7,
+            end: Some(10),
+            in_flight: 1,
+            oldest_millis: Some(ManualClock::WALL_START_MICROS / 1_000 - 1_500),
+        };
+        metrics.lease(&lease(3));
+        metrics.lease(&lease(4));
+        let text = metrics.text();
+        assert!(text.contains("tidemill_lag_records{partition=\"3\"} 3\n"), "{text}");
+        assert!(text.contains("tidemill_lag_seconds{partition=\"4\"} 1.5\n"), "{text}");
+        metrics.lease_ended(Partition(3));
+        let text = metrics.text();
+        assert!(!text.contains("partition=\"3\"") && text.contains("partition=\"4\""), "{text}");
+    }
+
+    #[test]
+    fn a_snapshot_sums_up_a_run() {
+        let metrics = metrics();
+        metrics.polled(5, 500);
+        batch(&metrics, 0, &[Duration::from_millis(10); 3]);
+        batch(&metrics, 1, &[Duration::from_millis(90)]);
+        metrics.committed(4, Duration::from_millis(5));
+        metrics.aborted();
+        let seen = metrics.snapshot();
+        assert_eq!((seen.polled, seen.inferred, seen.batches, seen.calls), (5, 4, 2, 2));
+        assert_eq!((seen.committed, seen.commits, seen.aborts), (4, 1, 1));
+        assert!((seen.batch_size_mean() - 2.0).abs() < f64::EPSILON);
+        let near = |found: Duration, millis: u64| found.as_millis().abs_diff(u128::from(millis)) <= 1;
+        assert!(near(seen.p50, 10) && near(seen.p99, 90), "{seen:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! From a configuration to an engine: the models opened, the topics looked at, the parts put together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dataflows::engine::{Engine, LOADING};
+use dataflows::inference::{InferenceConfig, Models};
+use operators::broker::{Broker, PollLimit, TopicDescription};
+use operators::catalog::{Catalog, Listing};
+use operators::clock::Clock;
+use operators::fault::Fault;
+use operators::health::Health;
+use operators::model::load::{ModelSettings, load_catalog};
+use operators::model::store::{self, Found};
+use operators::outbox::TransactionLimit;
+
+use crate::cli::{Candidate, CliError, Context, Exit};
+use crate::config::{Config, ResultKey};
+use crate::metrics::Metrics;
+
+/// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
+const ACTIVATION: PollLimit = PollLimit { records: 4_096, bytes: 1 << 20 };
+
+/// What Kafka adds to a record on the wire, in bytes, at most.
+const RECORD_WIRE_OVERHEAD: usize = 1_024;
+
+/// What a broker takes where it does not say.
+const TOPIC_BYTES_MAX: usize = 1_048_588;
+
+/// An engine, and what is asked about it while it runs.
+pub struct Prepared {
+    /// The engine.
+    pub engine: Engine,
+    /// What it tells about itself.
+    pub metrics: Arc<Metrics>,
+    /// Whether it is ready.
+    pub health: Arc<Health>,
+}
+
+/// Opens the models of the folder.
+///
+/// # Errors
+///
+/// If there is no model that can be served, or a provider is required and absent.
+pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliError> {
+    let backend = context.surroundings().backend(config)?;
+    let found = found(context.surroundings().models(config)?);
+    let settings = |id: &str| ModelSettings {
+        output: config.output(id).map(str::to_owned),
+        not_finite: config.not_finite(id),
+        batch: config.batch_policy(id),
+        home: 0,
+    };
+    let loaded = load_catalog(&*backend, found, settings)?;
+    if loaded.files.is_empty() {
+        let path = config.models.path.display();
+        let reasons: String = loaded
+            .catalog
+            .listings()
+            .iter()
+            .filter_map(|listing| match listing {
+                Listing::Unavailable { id, reason } => Some(format!("; {id}: {reason}")),
+                Listing::Served(_) => None,
+            })
+            .collect();
+        let message = format!("there is no model in {path} that can be served{reasons}");
+        return Err(CliError::failed(Exit::ModelsAbsent, message)
+            .with_help("set `models.path` to the folder of models"));
+    }
+    Ok(Models { catalog: Arc::new(loaded.catalog), files: Arc::new(loaded.files), backend })
+}
+
+/// What the surroundings found, as the loader of the catalog takes it.
+fn found(candidates: Vec<Candidate>) -> Found {
+    let mut found = Found { files: Vec::new(), faults: Vec::new() };
+    for Candidate { id, file } in candidates {
+        match file {
+            Ok(file) => found.files.push(file),
+            Err(reason) => {
+                let known = operators::model::is_model_id(id.as_bytes());
+                let path = id.clone().into();
+                found.faults.push(store::Fault { id: known.then_some(id), path, reason });
+            }
+        }
+    }
+    found
+}
+
+/// Puts an engine together.
+///
+/// # Errors
+///
+/// If the broker can't be reached, a topic is missing, or the models can't be opened.
+pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> Result<Prepared, CliError> {
+    let health = Arc::new(Health::new());
+    health.set_unready(LOADING, "the models are being opened");
+    let metrics = Arc::new(Metrics::new(Arc::clone(&context.clock), Arc::clone(&health)));
+    let models = open_models(config, context)?;
+    metrics.serve(&models.catalog);
+    let topics = Topics::look(config, &*broker)?;
+    let engine = Engine {
+        config: inference_config(config, &topics),
+        models,
+        broker,
+        health: Arc::clone(&health),
+        observer: Arc::clone(&metrics) as Arc<_>,
+        clock: Arc::clone(&context.clock) as Arc<dyn Clock>,
+        wrap_device: None,
+    };
+    Ok(Prepared { engine, metrics, health })
+}
+
+/// The topics as they are.
+struct Topics {
+    requests: TopicDescription,
+    results: TopicDescription,
+    dlq: TopicDescription,
+}
+
+impl Topics {
+    fn look(config: &Config, broker: &dyn Broker) -> Result<Self, CliError> {
+        let mut admin = broker.admin()?;
+        let mut look = |name: &str| -> Result<TopicDescription, CliError> {
+            admin.describe(name)?.ok_or_else(|| {
+                CliError::failed(Exit::Unreachable, format!("there is no topic {name:?}"))
+                    .with_help("`tidemill topics create` makes the four topics")
+            })
+        };
+        Ok(Self {
+            requests: look(&config.topics.requests.name)?,
+            results: look(&config.topics.results.name)?,
+            dlq: look(&config.topics.dlq.name)?,
+        })
+    }
+}
+
+/// The largest record, key, value and headers, that fits a topic and the producer.
+fn bytes_max(topic: &TopicDescription, config: &Config) -> usize {
+    let number = |text: &str| text.parse::<usize>().ok();
+    let topic =
+        topic.config.get("max.message.bytes").and_then(|text| number(text)).unwrap_or(TOPIC_BYTES_MAX);
+    let mut producer = config.kafka.producer.iter();
+    let producer =
+        producer.find(|(property, _)| *property == "message.max.bytes").and_then(|(_, value)| number(value));
+    topic.min(producer.unwrap_or(1_000_000)).saturating_sub(RECORD_WIRE_OVERHEAD)
+}
+
+fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
+    InferenceConfig {
+        workers: config.workers,
+        executors: config.onnx.executors,
+        queued_batches: 1,
+        transactional_id: config.kafka.transactional_id(),
+        group: config.kafka.group.clone(),
+        requests: config.topics.requests.name.clone(),
+        request_partitions: topics.requests.partitions,
+        results: config.topics.results.name.clone(),
+        result_bytes_max: bytes_max(&topics.results, config),
+        result_key_is_request_key: config.results_key == ResultKey::RequestKey,
+        dead_letters: config.topics.dlq.name.clone(),
+        dead_letter_partitions: topics.dlq.partitions,
+        dead_letter_bytes_max: bytes_max(&topics.dlq, config),
+        record_bytes_max: config.records_bytes_max,
+        in_flight_records_max: config.in_flight.records_max,
+        in_flight_bytes_max: config.in_flight.bytes_max,
+        activation: ACTIVATION,
+        epoch_interval: config.epoch_interval,
+        commit_interval: config.commit.interval,
+        commit_limit: TransactionLimit { records: config.commit.records_max, bytes: config.commit.bytes_max },
+        transaction_timeout: config.kafka.transaction_timeout,
+        open_max: config.outcome_deadline,
+        revoke_drain_max: config.stop_drain_timeout.min(std::time::Duration::from_secs(2)),
+        stop_drain_max: config.stop_drain_timeout,
+    }
+}
+
+/// What a fault of the engine means to whoever started the process.
+pub fn fault_error(fault: &Fault) -> CliError {
+    let (exit, help) = match fault {
+        Fault::Fenced { .. } => {
+            (Exit::Fenced, "stop the other process, or give each its own `kafka.instance`")
+        }
+        Fault::MissingOutcome { .. } | Fault::SurplusOutcome { .. } => (
+            Exit::OutcomeMissing,
+            "this is a defect of Tidemill: nothing was committed past it, and a restart begins there. Please report it with the log",
+        ),
+        Fault::Overdue { .. } => (
+            Exit::OutcomeMissing,
+            "if a model may take so long, raise `outcome.deadline`; else this is a defect: please report it with the log",
+        ),
+        Fault::OutOfRange { .. } => (
+            Exit::OffsetsOutOfRange,
+            "nothing was skipped. When the loss is accepted, reset the group's offsets with Kafka's own tools and start again",
+        ),
+        Fault::ForeignMetadata { .. } => {
+            (Exit::OffsetsOutOfRange, "use another `kafka.group`, or reset this one's offsets")
+        }
+        Fault::Unreconciled { .. } => (
+            Exit::Failed,
+            "somebody else commits for this `kafka.group`: find out who, then start again; nothing more was committed",
+        ),
+        Fault::Broker(error) => return CliError::Broker(error.clone()),
+    };
+    CliError::failed(exit, fault.to_string()).with_help(help)
+}
+
+/// The row length of each model that is served.
+pub fn row_lens(catalog: &Catalog) -> BTreeMap<String, usize> {
+    let served = catalog.listings().iter().filter_map(|listing| match listing {
+        Listing::Served(served) => Some((served.id.clone(), served.signature.row_len())),
+        Listing::Unavailable { .. } => None,
+    });
+    served.collect()
+}

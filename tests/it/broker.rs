@@ -1,0 +1,16 @@
+//! The promise on a real broker: the binary as it is shipped, run as its own process, under load, crashes, outages and strangers; and
+//! after each the audit. `make test` brings the broker and ONNX Runtime; without them these fail.
+
+mod crash;
+mod engine;
+mod fencing;
+mod group;
+mod looks;
+mod outage;
+mod own;
+mod poison;
+mod rig;
+mod served;
+mod stop;
+mod strangers;
+mod wait;

@@ -1,0 +1,270 @@
+//! What a test has to itself: topics and a group, a folder, load and audit.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use operators::broker::kafka::{KafkaBroker, KafkaConfig};
+use operators::broker::{Broker, TopicSpec};
+use operators::clock::{Clock, Moment, SystemClock};
+use operators::model::{ModelFile, store};
+use tempfile::TempDir;
+use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, audit};
+use tidemill::cli::audit::Patience;
+use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
+use tidemill::produce::{Sender, Watcher, send_load};
+
+use super::engine::Engine;
+use super::wait::PATIENCE;
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+
+/// The largest request that an engine takes here: so small that the topic takes larger ones.
+pub(crate) const RECORD_BYTES_MAX: usize = 256 << 10;
+
+/// Topics, a group and a folder that nobody else uses.
+pub(crate) struct Rig {
+    pub(crate) broker: Arc<KafkaBroker>,
+    bootstrap: String,
+    /// The prefix of its topics, and its group.
+    name: String,
+    models: PathBuf,
+    settings: Vec<String>,
+    folder: TempDir,
+    engines: Cell<usize>,
+}
+
+/// The broker that the tests share.
+pub(crate) fn shared_broker() -> String {
+    std::env::var("TIDEMILL_BOOTSTRAP").expect("TIDEMILL_BOOTSTRAP is not set: run `make test`")
+}
+
+fn library() -> PathBuf {
+    std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH is not set: run `make test`").into()
+}
+
+impl Rig {
+    /// Makes topics on the shared broker, that of requests with so many partitions.
+    pub(crate) fn new(stem: &str, partitions: i32) -> Self {
+        Self::at(shared_broker(), stem, partitions)
+    }
+
+    /// Makes topics on the broker at `bootstrap`.
+    pub(crate) fn at(bootstrap: String, stem: &str, partitions: i32) -> Self {
+        library();
+        let broker = Arc::new(KafkaBroker::new(KafkaConfig::new(bootstrap.clone())).unwrap());
+        let name = format!("{stem}-{}-{}", std::process::id(), SystemClock::new().wall_micros());
+        let rig = Self {
+            broker,
+            bootstrap,
+            name,
+            models: MODELS.into(),
+            settings: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+            engines: Cell::new(0),
+        };
+        let dead_letters =
+            BTreeMap::from([("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())]);
+        rig.make(&rig.requests(), partitions, BTreeMap::new());
+        rig.make(&rig.results(), partitions.min(32), BTreeMap::new());
+        rig.make(&rig.dead_letters(), 4, dead_letters);
+        rig
+    }
+
+    fn make(&self, name: &str, partitions: i32, config: BTreeMap<String, String>) {
+        let spec = TopicSpec { name: name.to_owned(), partitions, replication: 1, config };
+        self.broker.admin().unwrap().create(&spec).unwrap();
+    }
+
+    /// One more setting of its engines, written `key=value`.
+    pub(crate) fn with(mut self, setting: &str) -> Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// Its engines serve the models of this folder.
+    pub(crate) fn serving(mut self, models: PathBuf) -> Self {
+        self.models = models;
+        self
+    }
+
+    /// A dead member is noticed soon.
+    pub(crate) fn with_short_sessions(self) -> Self {
+        self.with("kafka.transaction_timeout=3s").with("kafka.session_timeout=4s")
+    }
+
+    pub(crate) fn requests(&self) -> String {
+        format!("{}.requests", self.name)
+    }
+
+    pub(crate) fn results(&self) -> String {
+        format!("{}.results", self.name)
+    }
+
+    pub(crate) fn dead_letters(&self) -> String {
+        format!("{}.dlq", self.name)
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts an engine with two workers.
+    pub(crate) fn engine(&self, instance: &str) -> Engine {
+        self.engine_with(instance, 2)
+    }
+
+    /// Starts an engine.
+    pub(crate) fn engine_with(&self, instance: &str, workers: usize) -> Engine {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TIDEMILL__") {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(self.folder.path()).args(["run", "--workers", &workers.to_string()]);
+        let ours = [
+            format!("kafka.bootstrap_servers={}", self.bootstrap),
+            format!("kafka.group={}", self.name),
+            format!("kafka.instance={instance}"),
+            format!("topics.requests={}", self.requests()),
+            format!("topics.results={}", self.results()),
+            format!("topics.dlq={}", self.dead_letters()),
+            format!("models.path={}", self.models.display()),
+            "models.anomaly-32.output=score".to_owned(),
+            format!("records.bytes_max={RECORD_BYTES_MAX}"),
+            "http.address=127.0.0.1:0".to_owned(),
+        ];
+        for setting in ours.iter().chain(&self.settings) {
+            command.args(["--set", setting]);
+        }
+        let number = self.engines.replace(self.engines.get() + 1);
+        Engine::start(command, self.folder.path().join(format!("engine-{number:02}-{instance}.log")))
+    }
+
+    /// The models' files, with the output that is served.
+    fn files(&self) -> Vec<ModelFile> {
+        let mut files = store::find(&self.models, store::BYTES_MAX).unwrap().files;
+        for file in files.iter_mut().filter(|file| file.id == "anomaly-32") {
+            file.output = Some("score".to_owned());
+        }
+        files
+    }
+
+    /// Starts to send requests to four models, 1 % of them bad, of every kind in turn; so many a second, or as fast as can be.
+    pub(crate) fn load(&self, requests: u64, rate: Option<f64>) -> Loading {
+        let models = ["anomaly-32:32", "cnn-6x64:384", "ffnn-784:784", "mlp-16:16"];
+        let clock = SystemClock::new();
+        let load = Load::new(LoadOptions {
+            requests,
+            models: models.iter().map(|model| model.parse::<ModelRow>().unwrap()).collect(),
+            bad: 0.01,
+            oversized_bytes: RECORD_BYTES_MAX,
+            enqueued_from_micros: clock.wall_micros(),
+            tenants: 32,
+            ..LoadOptions::default()
+        });
+        let (load, writer, topic) = (load.unwrap(), self.broker.writer().unwrap(), self.requests());
+        let schedule = rate.map_or_else(Schedule::at_once, |rate| Schedule::at_rate(rate).unwrap());
+        let log = File::create(self.ack_log()).unwrap();
+        let hurried = Arc::new(AtomicBool::new(false));
+        let mut pace = Pace { clock, hurried: Arc::clone(&hurried) };
+        let sent = thread::spawn(move || {
+            let mut sender = Sender::new(writer, &topic, Some(Box::new(log)));
+            send_load(load, None, schedule, &mut sender, &mut pace).unwrap();
+            sender.finish(PATIENCE).unwrap();
+            assert!(sender.tally().complete(), "{:?}", sender.tally());
+        });
+        Loading { sent, hurried }
+    }
+
+    fn ack_log(&self) -> PathBuf {
+        self.folder.path().join("acknowledged.jsonl")
+    }
+
+    /// Waits until each request has its outcome, audits, and checks that all is well.
+    pub(crate) fn audit(&self) -> AuditReport {
+        // There is none where a test sends by itself.
+        let ack_log = self.ack_log();
+        let ack_log = ack_log.exists().then_some(ack_log);
+        let options = AuditOptions {
+            strict: true,
+            group: Some(self.name.clone()),
+            record_bytes_max: Some(RECORD_BYTES_MAX),
+            ack_log,
+            ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
+        };
+        let mut oracle = OrtOracle::new(&library(), self.files()).unwrap();
+        let clock = SystemClock::new();
+        let report =
+            audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap();
+        assert!(report.clean(), "{report}");
+        report
+    }
+}
+
+impl Drop for Rig {
+    /// A test that fails shows what its engines have logged.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.sort();
+        for path in logs {
+            let log = std::fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("---- {}", path.display());
+            for line in &lines[lines.len().saturating_sub(60)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// A load under way.
+pub(crate) struct Loading {
+    sent: JoinHandle<()>,
+    hurried: Arc<AtomicBool>,
+}
+
+impl Loading {
+    /// Waits until the broker has acknowledged all of it.
+    pub(crate) fn finish(self) {
+        self.sent.join().expect("the load is sent whole");
+    }
+
+    /// Sends the rest at once, and waits until the broker has acknowledged all of it. There must be a rest: else the test has gone on
+    /// without load.
+    pub(crate) fn hurry(self) {
+        assert!(!self.sent.is_finished(), "the load was over before the test was");
+        self.hurried.store(true, Ordering::SeqCst);
+        self.finish();
+    }
+}
+
+/// Keeps the schedule of a load.
+struct Pace {
+    clock: SystemClock,
+    hurried: Arc<AtomicBool>,
+}
+
+impl Watcher for Pace {
+    fn wait_until(&mut self, due: Duration) -> bool {
+        let wait = Moment::START.after(due).since(self.clock.now());
+        if wait.is_zero() || self.hurried.load(Ordering::SeqCst) {
+            return false;
+        }
+        thread::sleep(wait);
+        true
+    }
+}

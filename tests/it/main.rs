@@ -1,0 +1,16 @@
+//! The integration tests, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![expect(clippy::needless_pass_by_value, reason = "options of tests are written where they are used")]
+
+mod broker;
+mod cli;
+mod conformance;
+mod conformance_real;
+mod conformance_simulated;
+mod docs;
+mod http;
+mod kafka_broker;
+mod onnx;
+mod oracle;
+mod simulated;
