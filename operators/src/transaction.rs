@@ -21,7 +21,7 @@ use crate::broker::{Broker, BrokerError, Class, OffsetCommit, Ownership, Produce
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Faults};
-use crate::lease::NextOffset;
+use crate::lease::{NextOffset, Partition};
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;
@@ -303,19 +303,26 @@ impl Committer {
         }
     }
 
-    /// The new producer's initialization has resolved whatever the old one left open, so the committed offsets are the truth.
+    /// The new producer's initialization has resolved whatever the old one left open, so the committed offsets are the truth. Only
+    /// those of this transaction are asked for: the group's other members may have some pending at any time.
     fn reconcile(&mut self) -> Pace {
         self.forget_lost_leases();
-        let committed = self.parts.broker.admin().and_then(|mut admin| {
-            admin.committed(&self.config.group, &self.config.requests, self.config.partitions)
-        });
+        if self.transaction.is_empty() {
+            self.phase = Phase::Idle;
+            return Pace::Again;
+        }
+        let asked: Vec<Partition> = self.transaction.iter().map(|part| part.lease.partition).collect();
+        let committed = self
+            .parts
+            .broker
+            .admin()
+            .and_then(|mut admin| admin.committed(&self.config.group, &self.config.requests, &asked));
         let committed = match committed {
             Ok(committed) => committed,
             Err(error) => return self.again_later(error),
         };
-        let mut found = self.transaction.iter().map(|part| {
-            let place = usize::try_from(part.lease.partition.0).unwrap_or(usize::MAX);
-            let next = committed.get(place).and_then(Option::as_ref).map(|committed| committed.next);
+        let mut found = self.transaction.iter().zip(&committed).map(|(part, committed)| {
+            let next = committed.as_ref().map(|committed| committed.next);
             (part, next.unwrap_or_else(|| part.account.committed()))
         });
         if found.clone().all(|(part, next)| next == part.next) {

@@ -1,3 +1,5 @@
+//! Every kind of damage is found, and none is found where there is none.
+
 mod world;
 
 use std::io::Write;

@@ -1,3 +1,5 @@
+//! A load is what its seed and its options say.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What can be served is sent, what cannot is refused, and every acknowledgement is on the account.
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics")]
 
+mod reader;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +11,14 @@ use std::time::Duration;
 
 use operators::broker::kafka::{KafkaBroker, KafkaConfig};
 use operators::broker::{
-    Broker, BrokerError, Class, GroupEvent, Isolation, Member, OffsetCommit, Ownership, PollEnd, PollLimit,
-    Polled, Producer, Queue, TopicSpec, Waker,
+    Broker, Class, GroupEvent, Isolation, OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer,
+    TopicSpec,
 };
 use operators::clock::{Clock, Moment, SystemClock};
 use operators::lease::{Lease, NextOffset, Offset, Partition, Term};
 use operators::records::Records;
+
+use reader::Reader;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,89 +86,6 @@ fn open(producer: &mut dyn Producer, topic: &str, value: &str) {
     assert!(producer.drain(PATIENCE).unwrap());
 }
 
-/// A member that answers every rebalance at once and reads what it gets.
-struct Reader {
-    member: Box<dyn Member>,
-    queues: BTreeMap<Partition, Box<dyn Queue>>,
-    owned: BTreeSet<Partition>,
-    polled: Polled,
-    /// How long an answer to the group is put off.
-    delay: Duration,
-    wakes: Arc<AtomicU64>,
-    events: Vec<String>,
-}
-
-impl Reader {
-    fn new(broker: &dyn Broker, group: &str, topic: &str) -> Self {
-        Self {
-            member: broker.member(group, topic).unwrap(),
-            queues: BTreeMap::new(),
-            owned: BTreeSet::new(),
-            polled: Polled::default(),
-            delay: Duration::ZERO,
-            wakes: Arc::default(),
-            events: Vec::new(),
-        }
-    }
-
-    fn step(&mut self) {
-        match self.member.poll(Duration::from_millis(20)) {
-            Some(GroupEvent::Assigned(partitions)) => {
-                self.events.push(format!("assigned {}", partitions.len()));
-                std::thread::sleep(self.delay);
-                let committed = self.member.committed(&partitions).unwrap();
-                let starts: Vec<_> = partitions
-                    .iter()
-                    .zip(committed)
-                    .map(|(partition, committed)| {
-                        let first = self.member.log_range(*partition).unwrap().0;
-                        (*partition, committed.map_or(first, |committed| committed.next))
-                    })
-                    .collect();
-                for partition in &partitions {
-                    let woken = Arc::clone(&self.wakes);
-                    let waker: Waker = Arc::new(move || {
-                        woken.fetch_add(1, Ordering::Relaxed);
-                    });
-                    self.queues.insert(*partition, self.member.queue(*partition, waker).unwrap());
-                }
-                self.member.assign(&starts).unwrap();
-                self.owned.extend(partitions);
-            }
-            Some(GroupEvent::Revoked(partitions)) => {
-                self.events.push(format!("revoked {}", partitions.len()));
-                std::thread::sleep(self.delay);
-                self.give_back(&partitions);
-            }
-            Some(GroupEvent::Lost(partitions)) => {
-                self.events.push(format!("lost {}", partitions.len()));
-                self.give_back(&partitions);
-            }
-            Some(GroupEvent::OutOfRange(partition)) => {
-                self.events.push(format!("out of range {}", partition.0));
-            }
-            Some(GroupEvent::Failed(error)) => self.events.push(format!("failed {error}")),
-            None => {}
-        }
-        let limit = PollLimit { records: 100, bytes: 1 << 20 };
-        for (partition, queue) in &mut self.queues {
-            let lease = Lease { partition: *partition, term: Term(1) };
-            queue.poll(lease, &mut self.polled, limit).unwrap();
-        }
-    }
-
-    fn give_back(&mut self, partitions: &[Partition]) {
-        self.member.unassign(partitions).unwrap();
-        for partition in partitions {
-            self.owned.remove(partition);
-        }
-    }
-
-    fn token(&self) -> Result<operators::broker::GroupToken, BrokerError> {
-        self.member.ownership().token()
-    }
-}
-
 fn commit(partition: i32, next: i64) -> OffsetCommit {
     OffsetCommit { partition: Partition(partition), next: NextOffset(next), metadata: format!("m{next}") }
 }
@@ -181,22 +102,25 @@ fn outputs_and_offsets_become_visible_together() {
         (!reader.owned.is_empty()).then_some(())
     });
     let mut admin = broker.admin().unwrap();
-    assert_eq!(admin.committed(&group, &requests, 1).unwrap(), [None]);
+    let partitions = [Partition(0)];
+    assert_eq!(admin.committed(&group, &requests, &partitions).unwrap(), [None]);
 
     open(&mut *producer, &results, "one");
     producer.send_offsets(&requests, &[commit(0, 7)], &reader.token().unwrap()).unwrap();
     assert_eq!(values(&broker, &results, 0, Isolation::ReadCommitted).0, [""; 0]);
     assert_eq!(values(&broker, &results, 0, Isolation::ReadUncommitted).0, ["one"]);
-    assert_eq!(admin.committed(&group, &requests, 1).unwrap(), [None]);
+    // Nobody knows yet what the group's offset will be, and nobody says that he does.
+    let open = admin.committed(&group, &requests, &partitions).unwrap_err();
+    assert_eq!(open.class, Class::Unreachable, "{open}");
     producer.commit().unwrap();
 
     until("the record", || {
         (values(&broker, &results, 0, Isolation::ReadCommitted) == (vec!["one".into()], NextOffset(2)))
             .then_some(())
     });
-    let committed = admin.committed(&group, &requests, 1).unwrap().remove(0).unwrap();
+    let committed = admin.committed(&group, &requests, &partitions).unwrap().remove(0).unwrap();
     assert_eq!((committed.next, committed.metadata.as_str()), (NextOffset(7), "m7"));
-    assert_eq!(reader.member.committed(&[Partition(0)]).unwrap(), [Some(committed)]);
+    assert_eq!(reader.member.committed(&partitions).unwrap(), [Some(committed)]);
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod kafka_broker;
 mod onnx;
 mod oracle;
 mod simulated;
+mod tidy;

@@ -1,3 +1,5 @@
+//! The headers of dead letters: all of them, byte for byte, and within what a topic takes.
+
 use proptest::prelude::*;
 use proptest::sample::select;
 

@@ -265,7 +265,7 @@ impl Admin for Describer {
         &mut self,
         _group: &str,
         _topic: &str,
-        _partitions: i32,
+        _partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError> {
         Err(refused())
     }

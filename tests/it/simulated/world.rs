@@ -206,14 +206,14 @@ impl World {
 }
 
 fn everything_is_committed(broker: &SimulatedBroker) -> bool {
+    let partitions: Vec<Partition> = (0..PARTITIONS).map(Partition).collect();
     let Ok(committed) =
-        broker.admin().and_then(|mut admin| admin.committed("workers", "requests", PARTITIONS))
+        broker.admin().and_then(|mut admin| admin.committed("workers", "requests", &partitions))
     else {
         return false;
     };
-    (0..PARTITIONS).zip(committed).all(|(partition, committed)| {
-        let end =
-            broker.read("requests", Partition(partition), Isolation::ReadCommitted, &mut |_| {}).unwrap();
+    partitions.into_iter().zip(committed).all(|(partition, committed)| {
+        let end = broker.read("requests", partition, Isolation::ReadCommitted, &mut |_| {}).unwrap();
         end.0 == 0 || committed.is_some_and(|committed| committed.next == end)
     })
 }

@@ -20,6 +20,7 @@ use super::config::{KafkaConfig, Settings};
 use super::{error, member};
 use crate::broker::{Admin, BrokerError, Committed, TopicDescription, TopicSpec};
 use crate::clock::{Clock, SystemClock};
+use crate::lease::Partition;
 
 /// An admin client on librdkafka.
 pub(super) struct KafkaAdmin {

@@ -250,18 +250,28 @@ impl Cluster {
             return Err(error(class, OPERATION, "SIMULATED_FAULT", "the plan has it so"));
         }
         let client = self.clients.get(&id).ok_or_else(|| left(OPERATION))?;
-        let pending =
-            |partition: &&Partition| self.coordinator.is_pending(&client.group, &client.topic, **partition);
-        if let Some(partition) = partitions.iter().find(pending) {
+        self.committed_by(&client.group, &client.topic, partitions)
+    }
+
+    /// What a group has committed, once no open transaction holds an offset of these partitions.
+    pub(super) fn committed_by(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: &[Partition],
+    ) -> Result<Vec<Option<Committed>>, BrokerError> {
+        let is_pending = |partition: &&Partition| self.coordinator.is_pending(group, topic, **partition);
+        if let Some(partition) = partitions.iter().find(is_pending) {
             let message = format!(
                 "an open transaction has an offset of partition {}; wait until it has ended",
                 partition.0
             );
             // A real client waits for as long as it may, and then gives the same answer as without any broker.
-            return Err(error(Class::Unreachable, OPERATION, "UNSTABLE_OFFSET_COMMIT", message));
+            let operation = "read the committed offsets";
+            return Err(error(Class::Unreachable, operation, "UNSTABLE_OFFSET_COMMIT", message));
         }
-        let offsets = self.offsets.get(&client.group);
-        let committed = |partition: &Partition| offsets?.get(&(client.topic.clone(), *partition)).cloned();
+        let offsets = self.offsets.get(group);
+        let committed = |partition: &Partition| offsets?.get(&(topic.to_owned(), *partition)).cloned();
         Ok(partitions.iter().map(committed).collect())
     }
 

@@ -429,7 +429,7 @@ fn run(seed: u64) -> (String, u64, Vec<i64>) {
         while producer.commit().is_err() {}
         next = NextOffset(last + 1);
     }
-    let group = broker.admin().unwrap().committed("g", "t", 1).unwrap();
+    let group = broker.admin().unwrap().committed("g", "t", &[P]).unwrap();
     assert_eq!(group[0].as_ref().map(|committed| committed.next), Some(next));
     let sent = broker.records("t", Partition(1), Isolation::ReadCommitted);
     let sent =

@@ -1,3 +1,5 @@
+//! The decoder against `serde_json`, on requests as they should be and on bytes of any kind.
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 

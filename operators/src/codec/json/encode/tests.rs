@@ -1,3 +1,5 @@
+//! Results as `serde_json` reads them back.
+
 use proptest::prelude::*;
 use serde::Deserialize;
 

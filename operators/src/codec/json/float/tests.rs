@@ -1,3 +1,5 @@
+//! Numbers against the standard library, to the bit.
+
 use proptest::prelude::*;
 
 use super::*;
