@@ -288,11 +288,17 @@ const STATISTICS_INTERVAL_MS: &str = "1000";
 const CONSUMER: &[(&str, &str)] = &[
     // Per partition, because each has a queue of its own: 64 partitions may hold 64 MiB.
     ("queued.max.messages.kbytes", "1024"),
-    ("queued.min.messages", "2000"),
+    ("queued.min.messages", "1000"),
+    // A fetch brings at most this of each partition: a megabyte of all of them at once would be memory that only waits.
+    ("fetch.message.max.bytes", "131072"),
+    // Of all partitions together: what holds a whole answer is allocated for each, and the kernel clears its pages each time.
+    ("fetch.max.bytes", "2097152"),
     // The default of a second would stall a partition whose small queue was full for that long.
     ("fetch.queue.backoff.ms", "10"),
-    // A partition that has room again waits for the fetch under way, at most so long.
-    ("fetch.wait.max.ms", "100"),
+    // A poll that brings a few records costs as much as one that brings many, and the broker answers as soon as it has this much, or
+    // after this long. A partition that has room again waits for the fetch under way, at most so long, too.
+    ("fetch.min.bytes", "65536"),
+    ("fetch.wait.max.ms", "25"),
     ("max.poll.interval.ms", "300000"),
     ("check.crcs", "true"),
 ];
