@@ -14,6 +14,9 @@
 //! A device that fails on a row known to be good is *broken*: what was left of the batch waits, nothing more is submitted, and the batch
 //! is tried again after a pause that doubles. Broken devices make no dead letters.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
