@@ -8,9 +8,6 @@
 //! A revoked lease stops reading, finishes what it has, and is committed while the member still owns its partition. What is not finished
 //! within the bound is dropped: the new owner does it again, from the last commit. A lost lease commits nothing more.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -292,3 +289,6 @@ impl Group {
         self.stopped = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,6 @@
 //! A device that fails on a row known to be good is *broken*: what was left of the batch waits, nothing more is submitted, and the batch
 //! is tried again after a pause that doubles. Broken devices make no dead letters.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,3 +250,6 @@ impl Scheduler {
         self.device.submit(Batch { id, model, served, runs, closed, attempt: 1 });
     }
 }
+
+#[cfg(test)]
+mod tests;

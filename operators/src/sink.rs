@@ -14,9 +14,6 @@
 //! when a record is given a second outcome, and when one is open past the deadline while the process is ready, because a leaked
 //! capability would hold the epoch frontier back for ever and so blind it.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,3 +158,6 @@ impl SinkParts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,9 +16,6 @@
 
 mod trouble;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -499,3 +496,6 @@ impl Committer {
         self.transaction.iter().map(|part| (part.lease.partition.0, part.next)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

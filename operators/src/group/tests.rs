@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
-use crate::broker::{Broker, GroupToken, OffsetCommit, Producer};
+use crate::broker::{Broker, GroupToken, OffsetCommit, Ownership, Producer, Queue, Waker};
 use crate::budget::BudgetConfig;
 use crate::clock::ManualClock;
 use crate::fixtures::{broker, committed, lease, results};
@@ -33,6 +33,7 @@ fn rig(broker: SimulatedBroker, clock: Arc<ManualClock>) -> Rig {
         drain_max: DRAIN_MAX,
     };
     let member = broker.member("workers", "requests").unwrap();
+    let member = Box::new(Strict { inner: member, tenure: Arc::clone(&parts.tenure) });
     let group = Group::new(parts.clone(), member);
     Rig { broker, clock, parts, group, accounts: BTreeMap::new() }
 }
@@ -50,6 +51,41 @@ fn working_rig() -> Rig {
         rig.parts.budget.charge(account, 1, 10);
     }
     rig
+}
+
+/// A member that lets nobody give back a partition whose lease he still holds.
+struct Strict {
+    inner: Box<dyn Member>,
+    tenure: Arc<Tenure>,
+}
+
+impl Member for Strict {
+    fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
+        self.inner.poll(wait)
+    }
+    fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        self.inner.committed(partitions)
+    }
+    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
+        self.inner.log_range(partition)
+    }
+    fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        self.inner.assign(starts)
+    }
+    fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
+        self.inner.queue(partition, wake)
+    }
+    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
+        let held = self.tenure.lock().partitions();
+        assert!(!partitions.iter().any(|partition| held.contains(partition)), "{partitions:?} of {held:?}");
+        self.inner.unassign(partitions)
+    }
+    fn ownership(&self) -> Arc<dyn Ownership> {
+        self.inner.ownership()
+    }
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        self.inner.leave()
+    }
 }
 
 impl Rig {
