@@ -138,6 +138,7 @@ impl Engine {
             tenure: Arc::clone(&shared.tenure),
             budget: Arc::clone(&shared.budget),
             faults: Arc::clone(&shared.faults),
+            health: Arc::clone(&shared.health),
             wake_sources: Arc::new(move || ports.wake_all()),
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&shared.clock),

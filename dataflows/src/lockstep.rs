@@ -163,6 +163,7 @@ impl Run {
             tenure: Arc::clone(&shared.tenure),
             budget: Arc::clone(&shared.budget),
             faults: Arc::clone(&shared.faults),
+            health: Arc::clone(&shared.health),
             wake_sources: Arc::new(move || ports.wake_all()),
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -14,16 +14,21 @@ use timely::dataflow::{ProbeHandle, StreamVec};
 use timely::worker::Worker;
 
 use crate::block::{Block, Row};
-use crate::broker::{BrokerError, Class, PollEnd, PollLimit, Polled, Queue, RecordTime, Waker};
+use crate::broker::simulated::SimulatedBroker;
+use crate::broker::{
+    Broker, BrokerError, Class, PollEnd, PollLimit, Polled, Queue, RecordTime, TopicSpec, Waker,
+};
 use crate::catalog::{BatchPolicy, Catalog, ModelIndex, NotFinite};
 use crate::clock::{Clock, ManualClock, Moment};
 use crate::dead_letter::{Letterhead, Reason, Stage};
+use crate::execute::ExecuteParts;
 use crate::lease::{Lease, NextOffset, Offset, Partition, Term};
 use crate::letters::Letters;
-use crate::model::ModelFile;
 use crate::model::load::{ModelSettings, load_catalog};
 use crate::model::simulated::SimulatedBackend;
+use crate::model::{Backend, ModelFile};
 use crate::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
+use crate::outcome::{Kind, Outcomes};
 
 pub(crate) fn lease(partition: i32, term: u64) -> Lease {
     Lease { partition: Partition(partition), term: Term(term) }
@@ -125,6 +130,35 @@ pub(crate) fn block(model: ModelIndex, lease: Lease, rows: &[Vec<f32>], at: Mome
     Arc::new(block)
 }
 
+/// Results of the records at these offsets of a lease, on their way to worker 0. The value of each is its origin: `partition/offset`.
+pub(crate) fn results(lease: Lease, offsets: impl IntoIterator<Item = i64>) -> Arc<Outcomes> {
+    let mut outcomes = Outcomes::new(0);
+    for offset in offsets {
+        outcomes.push(lease, Offset(offset), Kind::Result, |records| {
+            records.push(None, Some(format!("{}/{offset}", lease.partition.0).as_bytes()));
+        });
+    }
+    Arc::new(outcomes)
+}
+
+/// A simulated broker with four partitions of `requests`, one of `results` and two of `dlq`, and its clock.
+pub(crate) fn broker() -> (SimulatedBroker, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new());
+    let broker = SimulatedBroker::new(Arc::clone(&clock) as Arc<dyn Clock>, 1);
+    for (name, partitions) in [("requests", 4), ("results", 1), ("dlq", 2)] {
+        let topic = TopicSpec { name: name.into(), partitions, replication: 1, config: BTreeMap::new() };
+        broker.admin().unwrap().create(&topic).unwrap();
+    }
+    (broker, clock)
+}
+
+/// What the group `workers` has committed of each partition of `requests`.
+pub(crate) fn committed(broker: &SimulatedBroker) -> Vec<Option<i64>> {
+    let partitions: Vec<Partition> = (0..4).map(Partition).collect();
+    let committed = broker.admin().unwrap().committed("workers", "requests", &partitions).unwrap();
+    committed.into_iter().map(|committed| committed.map(|committed| committed.next.0)).collect()
+}
+
 /// Models that are simulated: what serves them, what is known of them, and where they are found.
 pub(crate) struct TestModels {
     pub(crate) backend: Arc<SimulatedBackend>,
@@ -148,6 +182,24 @@ pub(crate) fn letters(clock: &Arc<ManualClock>, observer: &Arc<Recorder>) -> Let
         head: Arc::new(Letterhead { topic, group, partitions: 4, bytes_max: 1 << 20 }),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         observer: Arc::clone(observer) as Arc<dyn Observer>,
+    }
+}
+
+/// What an executor of these models works with.
+pub(crate) fn execute_parts(
+    models: &TestModels,
+    clock: &Arc<ManualClock>,
+    observer: &Arc<Recorder>,
+) -> ExecuteParts {
+    ExecuteParts {
+        backend: Arc::clone(&models.backend) as Arc<dyn Backend>,
+        files: Arc::clone(&models.files),
+        letters: letters(clock, observer),
+        topic: "requests".into(),
+        result_bytes_max: 4_096,
+        result_key_is_request_key: false,
+        observer: Arc::clone(observer) as Arc<dyn Observer>,
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
     }
 }
 

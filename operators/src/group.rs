@@ -289,3 +289,6 @@ impl Group {
         self.stopped = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

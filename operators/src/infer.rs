@@ -250,3 +250,6 @@ impl Scheduler {
         self.device.submit(Batch { id, model, served, runs, closed, attempt: 1 });
     }
 }
+
+#[cfg(test)]
+mod tests;

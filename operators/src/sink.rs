@@ -158,3 +158,6 @@ impl SinkParts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@
 //! retained until the broker has acknowledged the commit; an abort replays it. When the outcome of a commit stays unknown, memory is
 //! not trusted: a new producer of the same id fences the old one, and the committed offsets tell what became of the transaction.
 
+mod trouble;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +23,14 @@ use crate::broker::{Broker, BrokerError, Class, OffsetCommit, Ownership, Produce
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Faults};
+use crate::health::Health;
 use crate::lease::{NextOffset, Partition};
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;
 use crate::tenure::Tenure;
+
+use self::trouble::Trouble;
 
 /// How a process commits.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ pub struct TransactionParts {
     pub budget: Arc<Budget>,
     /// Where it says that the engine must stop.
     pub faults: Arc<Faults>,
+    /// Where it says that commits have been failing for a while.
+    pub health: Arc<Health>,
     /// Called after a release while a source had to go without budget.
     pub wake_sources: Arc<dyn Fn() + Send + Sync>,
     /// Whom to tell.
@@ -85,6 +92,13 @@ pub enum Pace {
     /// The engine has a fault: no further step does anything.
     Stopped,
 }
+
+/// The name of the condition in the health of the process while commits have been failing for a while.
+pub const FAILING_COMMITS: &str = "transactions";
+
+/// How long offsets that somebody else has committed may be explained by a lease that was lost: a member that was silent for too long
+/// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most records handed to the producer in one step.
 const SENDS_A_STEP: usize = 1_024;
@@ -107,6 +121,9 @@ pub struct Committer {
     attempts: u32,
     /// Whether a commit was asked for and nobody knows yet what became of it.
     unknown: bool,
+    /// Since when the committed offsets are somebody else's.
+    strange_since: Option<Moment>,
+    trouble: Trouble,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +152,8 @@ impl Committer {
             due: Moment::START,
             attempts: 0,
             unknown: false,
+            strange_since: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -180,8 +199,7 @@ impl Committer {
     fn begin(&mut self) -> Pace {
         self.forget_lost_leases();
         if self.transaction.is_empty() {
-            self.phase = Phase::Idle;
-            return Pace::Again;
+            return self.rest();
         }
         self.unknown = false;
         let begun = self.producer().begin();
@@ -230,7 +248,10 @@ impl Committer {
                 self.phase = Phase::Abort;
                 Pace::Again
             }
-            Ok(false) => Pace::Again,
+            Ok(false) => {
+                self.note_trouble("the broker has not acknowledged all records");
+                Pace::Again
+            }
             Err(error) => self.failed(error),
         }
     }
@@ -264,9 +285,6 @@ impl Committer {
     fn commit(&mut self) -> Pace {
         match self.producer().commit() {
             Ok(()) => {
-                let took = self.parts.clock.now().since(self.begun);
-                let records = self.transaction.iter().map(|part| part.outcomes.len()).sum();
-                self.parts.observer.committed(records, took);
                 self.acknowledge();
                 if self.unknown {
                     // A request of the first call may still be on its way, and would end whatever this producer does next. A new one
@@ -284,6 +302,7 @@ impl Committer {
         if aborted.is_ok() {
             tracing::warn!(attempt = self.attempts, "transaction aborted; its outcomes are sent again");
             self.parts.observer.aborted();
+            self.trouble.replay();
             self.attempts += 1;
             self.phase = Phase::Begin;
             return self.back_off();
@@ -296,7 +315,10 @@ impl Committer {
         match self.parts.broker.producer(&self.config.transactional_id) {
             Ok(producer) => {
                 self.producer = Some(producer);
-                self.phase = if self.transaction.is_empty() { Phase::Idle } else { Phase::Reconcile };
+                if self.transaction.is_empty() {
+                    return self.rest();
+                }
+                self.phase = Phase::Reconcile;
                 Pace::Again
             }
             Err(error) => self.again_later(error),
@@ -308,8 +330,7 @@ impl Committer {
     fn reconcile(&mut self) -> Pace {
         self.forget_lost_leases();
         if self.transaction.is_empty() {
-            self.phase = Phase::Idle;
-            return Pace::Again;
+            return self.rest();
         }
         let asked: Vec<Partition> = self.transaction.iter().map(|part| part.lease.partition).collect();
         let committed = self
@@ -333,17 +354,51 @@ impl Committer {
         let stranger = found.find(|(part, next)| *next != part.account.committed());
         if let Some((part, next)) = stranger {
             let (partition, from) = (part.lease.partition, part.account.committed());
-            self.parts.faults.raise(Fault::Unreconciled { partition, found: next, from, to: part.next });
-            return Pace::Stopped;
+            let fault = Fault::Unreconciled { partition, found: next, from, to: part.next };
+            return self.found_stranger(fault);
         }
         tracing::info!("the transaction of unknown outcome was not committed; its outcomes are sent again");
         self.parts.observer.aborted();
+        self.trouble.replay();
+        self.strange_since = None;
         self.phase = Phase::Begin;
         Pace::Again
     }
 
+    /// Somebody else has committed. That may be the new owner of a lease whose loss the group thread has not heard of yet: then the
+    /// lease will be gone in a moment. Only if it stays does the group have two masters.
+    fn found_stranger(&mut self, fault: Fault) -> Pace {
+        let now = self.parts.clock.now();
+        let since = *self.strange_since.get_or_insert(now);
+        if now.since(since) >= STRANGER_PATIENCE {
+            self.parts.faults.raise(fault);
+            return Pace::Stopped;
+        }
+        tracing::warn!(reason = %fault, "waiting to hear whether the partition was lost");
+        self.note_trouble(&fault.to_string());
+        self.back_off()
+    }
+
+    /// Nothing is under way, or held up.
+    fn rest(&mut self) -> Pace {
+        self.strange_since = None;
+        self.trouble.end();
+        self.parts.health.clear(FAILING_COMMITS);
+        self.phase = Phase::Idle;
+        Pace::Again
+    }
+
+    fn note_trouble(&mut self, reason: &str) {
+        if let Some(trouble) = self.trouble.note(self.parts.clock.now()) {
+            self.parts.health.set_unready(FAILING_COMMITS, format!("{trouble}: {reason}"));
+        }
+    }
+
     /// What is committed needs to be retained no longer.
     fn acknowledge(&mut self) {
+        let took = self.parts.clock.now().since(self.begun);
+        let records = self.transaction.iter().map(|part| part.outcomes.len()).sum();
+        self.parts.observer.committed(records, took);
         for part in std::mem::take(&mut self.transaction) {
             part.account.commit(part.next);
             self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
@@ -351,7 +406,7 @@ impl Committer {
         if self.parts.budget.was_starved() {
             (self.parts.wake_sources)();
         }
-        self.phase = Phase::Idle;
+        self.rest();
     }
 
     /// Drops what was to be done for leases that are held no longer: their new owner does it again.
@@ -377,6 +432,7 @@ impl Committer {
 
     fn failed(&mut self, error: BrokerError) -> Pace {
         tracing::warn!(%error, class = ?error.class, phase = ?self.phase, "transaction interrupted");
+        self.note_trouble(&error.to_string());
         self.unknown |=
             self.phase == Phase::Commit && matches!(error.class, Class::Retriable | Class::Unreachable);
         match error.class {
@@ -407,6 +463,7 @@ impl Committer {
     /// While a producer is rebuilt, or the truth is asked for, there is nothing to lose by waiting for the broker.
     fn again_later(&mut self, error: BrokerError) -> Pace {
         tracing::warn!(%error, phase = ?self.phase, "waiting for the broker");
+        self.note_trouble(&error.to_string());
         match error.class {
             Class::Refused => {
                 self.parts.faults.raise(Fault::Broker(error));
@@ -439,3 +496,6 @@ impl Committer {
         self.transaction.iter().map(|part| (part.lease.partition.0, part.next)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod engine;
 mod fencing;
 mod group;
 mod looks;
+mod offsets;
 mod outage;
 mod own;
 mod poison;

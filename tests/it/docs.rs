@@ -149,3 +149,36 @@ fn warnings() -> BTreeSet<String> {
 fn every_warning_in_the_log_has_a_row_in_operations_md_and_every_row_a_warning() {
     assert_eq!(rows_below("Warnings and errors in the log"), warnings());
 }
+
+#[test]
+fn every_test_that_guarantees_md_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let mut files = Vec::new();
+    for folder in ["operators", "dataflows/src", "src", "tests"] {
+        code(&root().join(folder), &mut files);
+    }
+    // Names of tests are sentences: with four words or more nothing else is written so.
+    let is_test = |word: &&str| {
+        word.matches('_').count() > 2
+            && word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+    };
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(is_test).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let is_absent = |name: &&&str| {
+        let function = format!("fn {name}(");
+        !files.iter().any(|text| text.contains(&function))
+    };
+    let absent: Vec<_> = named.iter().filter(is_absent).collect();
+    assert!(absent.is_empty(), "docs/guarantees.md names tests that are not there: {absent:#?}");
+}
+
+/// The text of every file of Rust below a folder.
+fn code(folder: &Path, found: &mut Vec<String>) {
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            code(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}

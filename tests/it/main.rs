@@ -13,5 +13,6 @@ mod http;
 mod kafka_broker;
 mod onnx;
 mod oracle;
+mod panic;
 mod simulated;
 mod tidy;

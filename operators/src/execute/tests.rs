@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::{BatchPolicy, NotFinite};
 use crate::clock::ManualClock;
-use crate::fixtures::{Recorder, TestModels, block, lease, letters, models};
+use crate::fixtures::{Recorder, TestModels, block, execute_parts, lease, models};
 use crate::lease::Offset;
 use crate::model::simulated::{POISON, SimulatedBackend, SimulatedModel, expected};
 use crate::observe::CloseReason;
@@ -27,16 +27,7 @@ fn rig_with(not_finite: NotFinite, adjust: impl FnOnce(&mut ExecuteParts)) -> Ri
     let backend = SimulatedBackend::new([SimulatedModel::new("m", ROW_LEN, OUTPUT_LEN)]);
     let models = models(backend, BatchPolicy { size_max: 64, delay_max: Duration::ZERO }, not_finite);
     let (clock, observer) = (Arc::new(ManualClock::new()), Arc::default());
-    let mut parts = ExecuteParts {
-        backend: Arc::clone(&models.backend) as Arc<dyn Backend>,
-        files: Arc::clone(&models.files),
-        letters: letters(&clock, &observer),
-        topic: "requests".into(),
-        result_bytes_max: 4_096,
-        result_key_is_request_key: false,
-        observer: Arc::clone(&observer) as Arc<dyn Observer>,
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-    };
+    let mut parts = execute_parts(&models, &clock, &observer);
     adjust(&mut parts);
     Rig { executor: Executor::new(parts), models, observer, clock }
 }

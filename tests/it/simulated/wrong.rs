@@ -96,6 +96,35 @@ fn a_second_outcome_for_a_record_stops_the_engine() {
     world.assert_clean();
 }
 
+/// A device that takes batches and gives none back.
+struct Stuck(Box<dyn Device>);
+
+impl Device for Stuck {
+    fn room(&self) -> usize {
+        self.0.room()
+    }
+
+    fn submit(&mut self, batch: Batch) {
+        self.0.submit(batch);
+    }
+
+    fn finished(&mut self) -> Option<Executed> {
+        None
+    }
+}
+
+#[test]
+fn a_model_that_never_returns_stops_the_engine_after_the_deadline() {
+    let world = World::new(14, WorldOptions::default());
+    let mut engine = world.engine();
+    engine.config.open_max = Duration::from_secs(2);
+    engine.wrap_device = Some(Arc::new(|inner| Box::new(Stuck(inner)) as Box<dyn Device>));
+    let end = world.run_with(engine, World::lots(14), |_| Next::Go);
+    assert!(matches!(end, End::Fault(Fault::Overdue { .. })), "{end:?}");
+    assert_eq!(world.run(World::lots(15), |_| false), End::Stopped);
+    world.assert_clean();
+}
+
 #[test]
 fn two_rows_of_a_batch_swapped_are_found_by_the_audit() {
     let world = World::new(13, WorldOptions::default());

@@ -1,0 +1,360 @@
+//! The group thread against a simulated broker: in which order leases begin and end, and what is told of offsets that cannot be used.
+
+use super::*;
+use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
+use crate::broker::{Broker, GroupToken, OffsetCommit, Ownership, Producer, Queue, Waker};
+use crate::budget::BudgetConfig;
+use crate::clock::ManualClock;
+use crate::fixtures::{broker, committed, lease, results};
+use crate::outbox::Retained;
+use crate::records::Records;
+
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+struct Rig {
+    broker: SimulatedBroker,
+    clock: Arc<ManualClock>,
+    parts: GroupParts,
+    group: Group,
+    /// The account of each lease that was granted.
+    accounts: BTreeMap<Partition, Arc<LeaseAccount>>,
+}
+
+/// A group thread that has just joined, with two workers to order about.
+fn rig(broker: SimulatedBroker, clock: Arc<ManualClock>) -> Rig {
+    let parts = GroupParts {
+        ports: Arc::new(Ports::new(2)),
+        tenure: Arc::default(),
+        outbox: Arc::default(),
+        budget: Arc::new(Budget::new(BudgetConfig { records_max: 100, bytes_max: 1 << 20, partitions: 4 })),
+        faults: Arc::default(),
+        health: Arc::default(),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        drain_max: DRAIN_MAX,
+    };
+    let member = broker.member("workers", "requests").unwrap();
+    let member = Box::new(Strict { inner: member, tenure: Arc::clone(&parts.tenure) });
+    let group = Group::new(parts.clone(), member);
+    Rig { broker, clock, parts, group, accounts: BTreeMap::new() }
+}
+
+/// A rig that has its four partitions, with a record of each in flight.
+fn working_rig() -> Rig {
+    let (broker, clock) = broker();
+    let mut rig = rig(broker, clock);
+    assert_eq!(
+        rig.settle(),
+        ["grant 0/1 from 0", "grant 2/3 from 0", "grant 1/2 from 0", "grant 3/4 from 0"]
+    );
+    assert!(rig.parts.health.is_ready());
+    for account in rig.accounts.values() {
+        rig.parts.budget.charge(account, 1, 10);
+    }
+    rig
+}
+
+/// A member that lets nobody give back a partition whose lease he still holds.
+struct Strict {
+    inner: Box<dyn Member>,
+    tenure: Arc<Tenure>,
+}
+
+impl Member for Strict {
+    fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
+        self.inner.poll(wait)
+    }
+    fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        self.inner.committed(partitions)
+    }
+    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
+        self.inner.log_range(partition)
+    }
+    fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        self.inner.assign(starts)
+    }
+    fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
+        self.inner.queue(partition, wake)
+    }
+    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
+        let held = self.tenure.lock().partitions();
+        assert!(!partitions.iter().any(|partition| held.contains(partition)), "{partitions:?} of {held:?}");
+        self.inner.unassign(partitions)
+    }
+    fn ownership(&self) -> Arc<dyn Ownership> {
+        self.inner.ownership()
+    }
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        self.inner.leave()
+    }
+}
+
+impl Rig {
+    /// What the workers were ordered since the last call, worker by worker: a lease is written partition/term.
+    fn orders(&mut self) -> Vec<String> {
+        let mut orders = Vec::new();
+        for worker in 0..2 {
+            for order in self.parts.ports.receive(worker) {
+                let name = |lease: Lease| format!("{}/{}", lease.partition.0, lease.term.0);
+                orders.push(match order {
+                    Order::Grant(grant) => {
+                        assert_eq!(self.parts.ports.worker_of(grant.lease.partition), worker);
+                        self.accounts.insert(grant.lease.partition, Arc::clone(&grant.account));
+                        format!("grant {} from {}", name(grant.lease), grant.start.0)
+                    }
+                    Order::Drain(lease) => format!("drain {}", name(lease)),
+                    Order::Drop(lease) => format!("drop {}", name(lease)),
+                    Order::Stop => "stop".to_owned(),
+                });
+            }
+        }
+        orders
+    }
+
+    /// Serves the group until nothing happens any more, and returns what the workers were ordered.
+    fn settle(&mut self) -> Vec<String> {
+        for _ in 0..20 {
+            self.group.step(Duration::ZERO);
+        }
+        self.orders()
+    }
+
+    /// The same, while another member serves the group too; returns what the other was assigned besides.
+    fn settle_with(&mut self, other: &mut dyn Member) -> (Vec<String>, Vec<Partition>) {
+        let mut assigned = Vec::new();
+        for _ in 0..20 {
+            self.group.step(Duration::ZERO);
+            match other.poll(Duration::ZERO) {
+                Some(GroupEvent::Assigned(partitions)) => {
+                    let held = self.held();
+                    assert!(!partitions.iter().any(|partition| held.contains(partition)), "{held:?}");
+                    assigned.extend(partitions);
+                }
+                Some(GroupEvent::Revoked(partitions)) => other.unassign(&partitions).unwrap(),
+                _ => {}
+            }
+        }
+        (self.orders(), assigned)
+    }
+
+    fn held(&self) -> Vec<Partition> {
+        self.parts.tenure.lock().partitions()
+    }
+
+    /// The worker has polled the lease for the last time, and everything of it was committed.
+    fn finish(&self, partition: i32) {
+        let account = &self.accounts[&Partition(partition)];
+        account.stop();
+        self.parts.budget.release(account, account.records(), 10);
+    }
+
+    fn fails(&self, step: Step, fault: BrokerFault) {
+        let rules = vec![FaultRule { step, when: When::Nth(1), fault }];
+        self.broker.set_faults(FaultPlan { rules, faults_max: None });
+    }
+}
+
+/// Somebody who was in the group before: a member with the right to commit, until it leaves.
+struct Predecessor {
+    member: Box<dyn Member>,
+    producer: Box<dyn Producer>,
+}
+
+impl Predecessor {
+    fn new(broker: &SimulatedBroker) -> Self {
+        let mut member = broker.member("workers", "requests").unwrap();
+        let mut had = 0;
+        while let Some(event) = member.poll(Duration::ZERO) {
+            if let GroupEvent::Assigned(partitions) = event {
+                had += partitions.len();
+            }
+        }
+        assert_eq!(had, 4);
+        Self { member, producer: broker.producer("predecessor").unwrap() }
+    }
+
+    /// Begins a transaction with these offsets.
+    fn begin(&mut self, offsets: &[(i32, i64, &str)]) {
+        let commit = |(partition, next, metadata): &(i32, i64, &str)| OffsetCommit {
+            partition: Partition(*partition),
+            next: NextOffset(*next),
+            metadata: (*metadata).to_owned(),
+        };
+        let offsets: Vec<_> = offsets.iter().map(commit).collect();
+        let token: GroupToken = self.member.ownership().token().unwrap();
+        self.producer.begin().unwrap();
+        self.producer.send_offsets("requests", &offsets, &token).unwrap();
+    }
+
+    fn commit(&mut self, offsets: &[(i32, i64, &str)]) {
+        self.begin(offsets);
+        self.producer.commit().unwrap();
+    }
+}
+
+fn write(broker: &SimulatedBroker, partition: i32, count: u64) {
+    let (mut writer, mut record) = (broker.writer().unwrap(), Records::default());
+    record.push(None, Some(b"x"));
+    (0..count).for_each(|tag| writer.write("requests", Some(partition), None, record.get(0), tag).unwrap());
+}
+
+#[test]
+fn partitions_are_granted_once_their_committed_offsets_are_known_and_from_there() {
+    let (broker, clock) = broker();
+    write(&broker, 2, 6);
+    broker.delete_before("requests", Partition(2), NextOffset(3));
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(0, 5, "")]);
+    predecessor.begin(&[(1, 9, "")]);
+    predecessor.member.leave().unwrap();
+    let mut rig = rig(broker, clock);
+    assert_eq!(
+        (rig.settle(), rig.held()),
+        (vec![], vec![]),
+        "an open transaction may still move partition 1"
+    );
+    assert_eq!(rig.parts.health.reasons()[0].0, NO_ASSIGNMENT);
+    predecessor.producer.commit().unwrap();
+    assert_eq!(rig.settle(), [""; 0], "the coordinator is not asked again at once");
+    rig.clock.advance(RETRY_PAUSE);
+    let expected = ["grant 0/1 from 5", "grant 2/3 from 3", "grant 1/2 from 9", "grant 3/4 from 0"];
+    assert_eq!(rig.settle(), expected);
+    assert_eq!(rig.accounts[&Partition(1)].committed(), NextOffset(9));
+    assert!(rig.parts.health.is_ready());
+}
+
+#[test]
+fn a_revoked_lease_is_drained_then_ended_and_only_then_given_back() {
+    let mut rig = working_rig();
+    let mut other = rig.broker.member("workers", "requests").unwrap();
+    let (orders, theirs) = rig.settle_with(&mut *other);
+    assert_eq!((orders, theirs), (vec!["drain 2/3".into(), "drain 3/4".into()], vec![]));
+    assert_eq!(rig.held().len(), 4, "it may still commit what it has");
+    assert!(rig.parts.outbox.waiting().hurry, "whoever waits for a lease waits for no interval");
+    rig.finish(2);
+    assert_eq!(rig.settle_with(&mut *other), (vec![], vec![]), "partition 3 is not drained yet");
+    rig.finish(3);
+    let (orders, theirs) = rig.settle_with(&mut *other);
+    assert_eq!(orders, ["drop 2/3", "drop 3/4"]);
+    assert_eq!((theirs, rig.held()), (vec![Partition(2), Partition(3)], vec![Partition(0), Partition(1)]));
+
+    // A partition that comes back is a new lease.
+    other.leave().unwrap();
+    assert_eq!(rig.settle(), ["grant 2/5 from 0", "grant 3/6 from 0"]);
+}
+
+#[test]
+fn a_lease_that_is_not_drained_in_time_is_dropped_with_what_it_had_waiting() {
+    let mut rig = working_rig();
+    let account = Arc::clone(&rig.accounts[&Partition(2)]);
+    rig.parts.budget.charge(&account, 1, 10);
+    let outcome = Retained::new(results(lease(2, 3), [0]), 0, 10);
+    rig.parts.outbox.offer(lease(2, 3), &account, NextOffset(1), [outcome]);
+    let mut other = rig.broker.member("workers", "requests").unwrap();
+    rig.settle_with(&mut *other);
+    rig.finish(3);
+    rig.clock.advance(DRAIN_MAX.saturating_sub(Duration::from_nanos(1)));
+    assert_eq!(rig.settle_with(&mut *other), (vec![], vec![]));
+    rig.clock.advance(Duration::from_nanos(1));
+    let (orders, theirs) = rig.settle_with(&mut *other);
+    assert_eq!((orders, theirs.len()), (vec!["drop 2/3".to_owned(), "drop 3/4".to_owned()], 2));
+    // Its record in the outbox is released here, the one in the ledger by its worker.
+    assert_eq!((rig.parts.outbox.waiting().records, account.records()), (0, 1));
+}
+
+#[test]
+fn lost_leases_are_dropped_at_once_also_while_they_drain() {
+    for is_draining in [false, true] {
+        let mut rig = working_rig();
+        let mut other = rig.broker.member("workers", "requests").unwrap();
+        if is_draining {
+            rig.settle_with(&mut *other);
+        } else {
+            other.leave().unwrap();
+        }
+        rig.fails(Step::MemberPoll, BrokerFault::Expelled);
+        assert!(rig.group.step(Duration::ZERO));
+        assert_eq!(rig.orders(), ["drop 0/1", "drop 2/3", "drop 1/2", "drop 3/4"]);
+        assert_eq!((rig.held(), rig.group.draining.len()), (vec![], 0));
+        // It joins anew; what it is given then are other leases.
+        let (orders, _) = rig.settle_with(&mut *other);
+        assert!(!orders.is_empty() || is_draining, "{orders:?}");
+        assert!(rig.held().into_iter().all(|partition| {
+            rig.parts.tenure.lock().lease(partition).is_some_and(|lease| lease.term.0 > 4)
+        }));
+        assert!(rig.parts.faults.get().is_none());
+    }
+}
+
+#[test]
+fn a_partition_revoked_before_it_was_granted_goes_back_without_a_word_to_the_workers() {
+    let (broker, clock) = broker();
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.begin(&[(0, 5, "")]);
+    predecessor.member.leave().unwrap();
+    let mut rig = rig(broker, clock);
+    assert_eq!(rig.settle(), [""; 0]);
+    let mut other = rig.broker.member("workers", "requests").unwrap();
+    let (orders, theirs) = rig.settle_with(&mut *other);
+    assert_eq!((orders, theirs), (vec![], vec![Partition(2), Partition(3)]));
+    predecessor.producer.abort().unwrap();
+    rig.clock.advance(RETRY_PAUSE);
+    assert_eq!(rig.settle(), ["grant 0/1 from 0", "grant 1/2 from 0"]);
+}
+
+#[test]
+fn metadata_of_another_program_stops_the_engine_before_anything_of_that_partition_is_read() {
+    let (broker, clock) = broker();
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(1, 9, "a savepoint of somebody's")]);
+    predecessor.member.leave().unwrap();
+    let mut rig = rig(broker, clock);
+    let orders = rig.settle();
+    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignMetadata { partition: Partition(1) }));
+    assert!(!orders.iter().any(|order| order.contains(" 1/")), "{orders:?}");
+    assert_eq!(committed(&rig.broker), [None, Some(9), None, None]);
+}
+
+#[test]
+fn offsets_outside_of_the_log_stop_the_engine_and_are_named() {
+    let (broker, clock) = broker();
+    write(&broker, 3, 8);
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(3, 4, "")]);
+    predecessor.member.leave().unwrap();
+    broker.delete_before("requests", Partition(3), NextOffset(6));
+    let mut rig = rig(broker, clock);
+    rig.settle();
+    let (partition, next) = (Partition(3), NextOffset(4));
+    let expected = Fault::OutOfRange { partition, next, first: NextOffset(6), end: NextOffset(8) };
+    assert_eq!(rig.parts.faults.get(), Some(&expected));
+}
+
+#[test]
+fn an_error_of_the_member_stops_the_engine_only_if_waiting_does_not_mend_it() {
+    for (class, stops) in [(Class::Retriable, false), (Class::Unreachable, false), (Class::Fatal, true)] {
+        let mut rig = working_rig();
+        rig.fails(Step::MemberPoll, BrokerFault::Before(class));
+        rig.settle();
+        assert_eq!(rig.parts.faults.get().is_some(), stops, "{class:?}");
+        assert_eq!(rig.held().len(), 4);
+    }
+}
+
+#[test]
+fn a_stop_drains_every_lease_leaves_the_group_and_ends_the_dataflow() {
+    let mut rig = working_rig();
+    rig.group.stop(Duration::from_secs(20));
+    assert!(rig.group.step(Duration::ZERO));
+    assert_eq!(rig.orders(), ["drain 0/1", "drain 2/3", "drain 1/2", "drain 3/4"]);
+    // The bound of a stop is not that of a rebalance.
+    rig.clock.advance(DRAIN_MAX * 2);
+    assert!(rig.group.step(Duration::ZERO));
+    assert_eq!(rig.orders(), [""; 0]);
+    (0..4).for_each(|partition| rig.finish(partition));
+    assert!(!rig.group.step(Duration::ZERO));
+    assert_eq!(rig.orders(), ["drop 0/1", "drop 2/3", "stop", "drop 1/2", "drop 3/4", "stop"]);
+    assert!(!rig.group.step(Duration::ZERO), "it has left");
+    let mut next = rig.broker.member("workers", "requests").unwrap();
+    let event = next.poll(Duration::ZERO);
+    assert!(matches!(&event, Some(GroupEvent::Assigned(all)) if all.len() == 4), "{event:?}");
+}

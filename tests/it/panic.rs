@@ -1,0 +1,244 @@
+//! A thread of the engine panics, and the process ends at once: nothing goes on beside a thread that is gone.
+//!
+//! Each case runs `tidemill run` in a process of its own, this test binary once more, whose broker or model panics on purpose.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+use operators::broker::simulated::SimulatedBroker;
+use operators::broker::{
+    Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRecord, Member,
+    OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
+};
+use operators::clock::SystemClock;
+use operators::lease::{Lease, NextOffset, Partition};
+use operators::model::simulated::{SimulatedBackend, SimulatedModel};
+use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
+use operators::records::{RecordView, Records};
+use tidemill::cli::{Candidate, CliError, Surroundings};
+use tidemill::config::Config;
+
+/// Says to the process of a case which thread is to panic.
+const WHO: &str = "TIDEMILL_TEST_PANICS";
+/// SIGABRT, as Linux numbers it.
+const ABORTED: i32 = 6;
+/// How a case ends that has not ended by itself.
+const WENT_ON: i32 = 99;
+/// The number that the model panics on: it is not among those that it is tried with.
+const FATAL: f32 = 13.0;
+
+#[test]
+fn a_panic_in_whatever_thread_ends_the_process_at_once() {
+    for who in ["group", "worker", "executor", "transactions"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "panic::case", "--ignored", "--nocapture", "--test-threads=1"]);
+        let output = command.env(WHO, who).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains(&format!("{who} panics on purpose")), "{who}: {:?}\n{log}", output.status);
+        assert_eq!(output.status.signal(), Some(ABORTED), "{who}: {:?}\n{log}", output.status);
+    }
+}
+
+#[test]
+#[ignore = "it is the other process of the test above"]
+fn case() {
+    let Ok(who) = std::env::var(WHO) else { return };
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_mins(1));
+        std::process::exit(WENT_ON);
+    });
+    let settings = ["http.address=127.0.0.1:0", "workers=1", "onnx.executors=1", "log.filter=info"];
+    let arguments = settings.iter().flat_map(|setting| ["--set", setting]);
+    let ended = tidemill::cli::main(
+        ["tidemill", "run"].into_iter().chain(arguments).map(Into::into),
+        Fragile { who },
+    );
+    std::process::exit(i32::from(ended != ExitCode::SUCCESS));
+}
+
+/// Surroundings of which one part panics as soon as it is used.
+struct Fragile {
+    who: String,
+}
+
+fn panic_if(who: &str, it: &str) {
+    assert!(who != it, "{it} panics on purpose");
+}
+
+impl Surroundings for Fragile {
+    /// A broker with a request in it.
+    fn broker(&self, config: &Config) -> Result<Arc<dyn Broker>, CliError> {
+        let broker = SimulatedBroker::new(Arc::new(SystemClock::new()), 1).blocking(true);
+        for spec in config.topics.specs(false) {
+            broker.admin()?.create(&spec)?;
+        }
+        let mut record = Records::default();
+        let value = format!(r#"{{"request_id":"r","tenant_id":"t","model_id":"m","input":[{FATAL}]}}"#);
+        record.push(Some(b"t|m"), Some(value.as_bytes()));
+        record.push_header(b"model_id", Some(b"m"));
+        broker.writer()?.write(&config.topics.requests.name, Some(0), None, record.get(0), 0)?;
+        Ok(Arc::new(FragileBroker { inner: broker, who: self.who.clone() }))
+    }
+
+    fn backend(&self, _: &Config) -> Result<Arc<dyn Backend>, CliError> {
+        let inner = SimulatedBackend::new([SimulatedModel::new("m", 1, 1)]);
+        Ok(Arc::new(FragileBackend { inner, who: self.who.clone() }))
+    }
+
+    fn models(&self, _: &Config) -> Result<Vec<Candidate>, CliError> {
+        let files = SimulatedBackend::new([SimulatedModel::new("m", 1, 1)]).files();
+        Ok(files.into_iter().map(|file| Candidate { id: file.id.clone(), file: Ok(file) }).collect())
+    }
+}
+
+struct FragileBackend {
+    inner: SimulatedBackend,
+    who: String,
+}
+
+struct FragileModel {
+    inner: Box<dyn Model>,
+    who: String,
+}
+
+impl Backend for FragileBackend {
+    fn open(&self, file: &ModelFile) -> Result<Box<dyn Model>, ModelError> {
+        Ok(Box::new(FragileModel { inner: self.inner.open(file)?, who: self.who.clone() }))
+    }
+
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+}
+
+impl Model for FragileModel {
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
+        if input.contains(&FATAL) {
+            panic_if(&self.who, "executor");
+        }
+        self.inner.run(rows, input, output)
+    }
+}
+
+struct FragileBroker {
+    inner: SimulatedBroker,
+    who: String,
+}
+
+impl Broker for FragileBroker {
+    fn producer(&self, id: &str) -> Result<Box<dyn Producer>, BrokerError> {
+        Ok(Box::new(FragileProducer { inner: self.inner.producer(id)?, who: self.who.clone() }))
+    }
+    fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
+        Ok(Box::new(FragileMember { inner: self.inner.member(group, topic)?, who: self.who.clone() }))
+    }
+    fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
+        self.inner.admin()
+    }
+    fn writer(&self) -> Result<Box<dyn Writer>, BrokerError> {
+        self.inner.writer()
+    }
+    fn read(
+        &self,
+        topic: &str,
+        partition: Partition,
+        isolation: Isolation,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<NextOffset, BrokerError> {
+        self.inner.read(topic, partition, isolation, each)
+    }
+}
+
+struct FragileProducer {
+    inner: Box<dyn Producer>,
+    who: String,
+}
+
+impl Producer for FragileProducer {
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        panic_if(&self.who, "transactions");
+        self.inner.begin()
+    }
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: RecordView<'_>,
+    ) -> Result<(), BrokerError> {
+        self.inner.send(topic, partition, record)
+    }
+    fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError> {
+        self.inner.drain(wait)
+    }
+    fn send_offsets(
+        &mut self,
+        topic: &str,
+        offsets: &[OffsetCommit],
+        token: &GroupToken,
+    ) -> Result<(), BrokerError> {
+        self.inner.send_offsets(topic, offsets, token)
+    }
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        self.inner.commit()
+    }
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.inner.abort()
+    }
+}
+
+struct FragileMember {
+    inner: Box<dyn Member>,
+    who: String,
+}
+
+impl Member for FragileMember {
+    fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
+        self.inner.poll(wait)
+    }
+    fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        panic_if(&self.who, "group");
+        self.inner.committed(partitions)
+    }
+    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
+        self.inner.log_range(partition)
+    }
+    fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        self.inner.assign(starts)
+    }
+    fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
+        Ok(Box::new(FragileQueue { inner: self.inner.queue(partition, wake)?, who: self.who.clone() }))
+    }
+    fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
+        self.inner.unassign(partitions)
+    }
+    fn ownership(&self) -> Arc<dyn Ownership> {
+        self.inner.ownership()
+    }
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        self.inner.leave()
+    }
+}
+
+struct FragileQueue {
+    inner: Box<dyn Queue>,
+    who: String,
+}
+
+impl Queue for FragileQueue {
+    fn poll(&mut self, lease: Lease, into: &mut Polled, limit: PollLimit) -> Result<PollEnd, BrokerError> {
+        panic_if(&self.who, "worker");
+        self.inner.poll(lease, into, limit)
+    }
+    fn position(&self) -> Option<NextOffset> {
+        self.inner.position()
+    }
+    fn end(&self) -> Option<NextOffset> {
+        self.inner.end()
+    }
+}
