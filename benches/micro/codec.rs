@@ -1,7 +1,6 @@
 //! Requests in, results out: ours beside `serde_json` with derived types.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -9,9 +8,9 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::catalog::NotFinite;
 use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
 use operators::lease::{Offset, Partition};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::given::{numbers, request};
 
 /// Runs every bench of the codec.
 pub(crate) fn bench(criterion: &mut Criterion) {
@@ -26,7 +25,7 @@ const SHAPES: [(usize, Option<usize>); 5] =
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec/decode");
     for (floats, decimals) in SHAPES {
-        let value = request(floats, decimals);
+        let value = request("mlp-16", floats, decimals);
         let name = decimals.map_or_else(
             || format!("{floats}x17-digits"),
             |decimals| format!("{floats}x{decimals}-decimals"),
@@ -102,31 +101,6 @@ fn encode(criterion: &mut Criterion) {
         });
     });
     group.finish();
-}
-
-/// A request as a client writes it.
-fn request(floats: usize, decimals: Option<usize>) -> String {
-    let mut value = concat!(
-        r#"{"request_id":"7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11","tenant_id":"tenant-3","model_id":"mlp-16","#,
-        r#""metadata":{"source":"camera-7"},"enqueued_at":"2026-01-01T00:00:00.000250Z","input":["#,
-    )
-    .to_owned();
-    for (index, number) in numbers(floats).into_iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        match decimals {
-            Some(decimals) => write!(value, "{comma}{number:.decimals$}"),
-            None => write!(value, "{comma}{:?}", f64::from(number)),
-        }
-        .expect("a string takes all that is written to it");
-    }
-    value.push_str("]}");
-    value
-}
-
-/// Numbers as a normalized input has them: around zero, of either sign, none far from one.
-fn numbers(count: usize) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(7);
-    (0..count).map(|_| random.random_range(-3.0..3.0)).collect()
 }
 
 /// A request by `serde`: its text borrowed where it can be, as a careful user would write it.
