@@ -32,7 +32,7 @@ pub use key::Key;
 pub use layer::{ENVIRONMENT_PREFIX, Origin, Place, Setting};
 pub use meant::{Commit, Config, InFlight, Kafka, Machine, ModelOverrides, Models, Offsets, Onnx, Topics};
 pub use refused::refused_property;
-pub use relations::{Contradiction, LETTER_HEADERS_BYTES_MAX, contradictions};
+pub use relations::{Contradiction, LETTER_HEADERS_BYTES_MAX, batch_bytes_max, contradictions};
 pub use secret::{MASK, Properties, is_secret, shown};
 pub use units::{parse_duration, parse_size};
 pub use written::{

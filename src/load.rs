@@ -183,6 +183,12 @@ impl Load {
         let ranges = [
             (!options.models.is_empty(), "the models", "at least one"),
             (options.models.iter().all(|model| is_model_id(model.id.as_bytes())), "a model id", "valid"),
+            (
+                options.models.iter().all(|model| model.row_len <= 10_000_000),
+                "the floats of a row",
+                "0 to 10000000",
+            ),
+            (options.oversized_bytes <= 1_000_000_000, "the size to exceed", "0 to 1000000000 bytes"),
             ((1..=1_000_000).contains(&options.tenants), "the number of tenants", "1 to 1000000"),
             ((0.0..=10.0).contains(&options.skew), "the skew", "0 to 10"),
             ((0.0..=1.0).contains(&options.bad), "the fraction of bad requests", "0 to 1"),

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 const ACTIVATION: PollLimit = PollLimit { records: 4_096, bytes: 1 << 20 };
 
 /// What Kafka adds to a record on the wire, in bytes, at most.
-const RECORD_WIRE_OVERHEAD: usize = 1_024;
+pub(crate) const RECORD_WIRE_OVERHEAD: usize = 1_024;
 
 /// What a broker takes where it does not say.
 const TOPIC_BYTES_MAX: usize = 1_048_588;

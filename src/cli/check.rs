@@ -3,13 +3,18 @@
 mod report;
 
 use operators::broker::{Admin, Class, TopicDescription};
+use operators::dead_letter::Letterhead;
 use operators::model::{Backend, ModelError, Signature};
 
 use super::context::Candidate;
 use super::{CliError, Context, Exit};
-use crate::config::{Config, LETTER_HEADERS_BYTES_MAX, Loaded};
+use crate::config::{Config, LETTER_HEADERS_BYTES_MAX, Loaded, batch_bytes_max};
+use crate::runtime::RECORD_WIRE_OVERHEAD;
 use crate::topics::differences;
 use report::Report;
+
+/// The least `max.message.bytes` of a topic with which every dead letter fits it, cut as far as one can be.
+const LETTER_BYTES_MIN: usize = Letterhead::BYTES_MIN + RECORD_WIRE_OVERHEAD;
 
 /// What `tidemill check` takes.
 #[derive(Debug, clap::Args)]
@@ -134,20 +139,92 @@ fn limits(config: &Config, topics: &[TopicSeen]) -> Vec<String> {
         let found = topics.iter().find(|topic| topic.name == name)?.found.as_ref()?;
         found.config.get("max.message.bytes")?.parse::<usize>().ok()
     };
-    let taken = config.records_bytes_max;
-    let mut faults = Vec::new();
-    if let Some(bytes) = bytes_max(&config.topics.requests.name).filter(|bytes| *bytes < taken) {
-        faults.push(format!(
-            "topic {}: max.message.bytes = {bytes} is less than `records.bytes_max` = {taken}: the largest requests can't be sent",
-            config.topics.requests.name,
-        ));
-    }
+    let (taken, batch) = (config.records_bytes_max, batch_bytes_max(config));
     let letter = taken.saturating_add(LETTER_HEADERS_BYTES_MAX);
-    if let Some(bytes) = bytes_max(&config.topics.dlq.name).filter(|bytes| *bytes < letter) {
-        faults.push(format!(
-            "topic {}: max.message.bytes = {bytes} is less than `records.bytes_max` and headers = {letter}: the largest dead letters will be truncated",
-            config.topics.dlq.name,
-        ));
+    let (requests, results, dlq) =
+        (&config.topics.requests.name, &config.topics.results.name, &config.topics.dlq.name);
+    let mut faults = Vec::new();
+    let mut fault = |topic: &str, bytes: usize, what: String| {
+        faults.push(format!("topic {topic}: max.message.bytes = {bytes} is less than {what}"));
+    };
+    if let Some(bytes) = bytes_max(requests).filter(|bytes| *bytes < taken) {
+        fault(requests, bytes, format!("`records.bytes_max` = {taken}: the largest requests can't be sent"));
+    }
+    match bytes_max(dlq) {
+        Some(bytes) if bytes < LETTER_BYTES_MIN => fault(
+            dlq,
+            bytes,
+            format!(
+                "any dead letter may need, which is {LETTER_BYTES_MIN}: one that is refused stops the engine"
+            ),
+        ),
+        Some(bytes) if bytes < letter => fault(
+            dlq,
+            bytes,
+            format!("`records.bytes_max` and headers = {letter}: the largest dead letters will be truncated"),
+        ),
+        _ => {}
+    }
+    for topic in [results, dlq] {
+        if let Some(bytes) = bytes_max(topic).filter(|bytes| (*bytes as u64) < batch) {
+            let what = format!(
+                "the largest batch of the producer = {batch}: set `kafka.producer.batch.size` to {bytes} or less"
+            );
+            fault(topic, bytes, what);
+        }
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{Machine, Sources, load};
+
+    /// The faults of topics with these limits: requests, results, dead letters.
+    fn faults(sets: &[&str], bytes_max: [usize; 3]) -> Vec<String> {
+        let machine = Machine { host: Some("h".into()), cores: 2, ..Machine::default() };
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        let config = load(&Sources { sets, machine, ..Sources::default() }).unwrap().config;
+        let topics = [&config.topics.requests, &config.topics.results, &config.topics.dlq];
+        let seen = topics.into_iter().zip(bytes_max).map(|(topic, bytes)| {
+            let config = BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_string())]);
+            let found = Some(TopicDescription { partitions: 1, replication: 1, config });
+            TopicSeen { name: topic.name.clone(), found }
+        });
+        limits(&config, &seen.collect::<Vec<_>>())
+    }
+
+    const SMALL: &str = "records.bytes_max=5000";
+    const BATCH: &str = "kafka.producer.batch.size=9000";
+
+    #[test]
+    fn topics_that_take_what_they_are_sent_have_no_fault() {
+        assert_eq!(faults(&[], [1_048_588, 1_048_588, 1_114_112]), [] as [&str; 0]);
+        assert_eq!(
+            faults(&[SMALL, BATCH], [5_000, 9_000, 5_000 + LETTER_HEADERS_BYTES_MAX]),
+            [] as [&str; 0]
+        );
+    }
+
+    #[test]
+    fn a_dead_letter_topic_that_refuses_the_smallest_letters_is_told_from_one_that_truncates() {
+        let found = faults(&[SMALL, BATCH], [5_000, 9_000, LETTER_BYTES_MIN]);
+        assert!(found.len() == 1 && found[0].contains("truncated"), "{found:?}");
+        let found = faults(&[SMALL, BATCH], [5_000, 9_000, LETTER_BYTES_MIN - 1]);
+        assert!(found.len() == 1 && found[0].contains("stops the engine"), "{found:?}");
+    }
+
+    #[test]
+    fn an_output_topic_takes_the_producers_batches() {
+        let letter = 5_000 + LETTER_HEADERS_BYTES_MAX;
+        let found = faults(&[SMALL, BATCH], [5_000, 8_999, letter]);
+        assert!(found.len() == 1 && found[0].contains("inference.results"), "{found:?}");
+        assert!(found[0].contains("`kafka.producer.batch.size` to 8999"), "{found:?}");
+        // Also where the size is librdkafka's own.
+        let found = faults(&[SMALL], [5_000, 1_000_000, letter]);
+        assert!(found.len() == 1 && found[0].contains("inference.dlq"), "{found:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args as ClapArgs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::broker::{Broker, BrokerError, Class};
@@ -84,7 +85,7 @@ pub struct Args {
     pub ack_log: Option<PathBuf>,
 
     /// Refuse records of more bytes, key and headers included
-    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000, value_parser = up_to_a_gigabyte())]
     pub record_bytes_max: usize,
 
     /// Wait so many seconds for the last acknowledgements
@@ -94,6 +95,11 @@ pub struct Args {
     /// Print the summary as JSON: the global `--json`
     #[arg(skip)]
     pub json: bool,
+}
+
+/// No Kafka client takes a larger record; and a line far larger would be more than [`operators::records::Records`] can hold.
+fn up_to_a_gigabyte() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000_000)
 }
 
 /// A model on the command line: `id` or `id:floats`.
@@ -364,6 +370,8 @@ mod tests {
         let args = parse("produce --generate 5 --bad 0.5 --bad-kinds not_json,null_value").unwrap();
         assert_eq!(args.bad_kinds, [BadKind::NotJson, BadKind::NullValue]);
         assert!(parse("produce --generate 5 --bad 0.5 --bad-kinds strange").is_err());
+        assert!(parse("produce --input - --record-bytes-max 1000000000").is_ok());
+        assert!(parse("produce --input - --record-bytes-max 1000000001").is_err());
     }
 
     #[test]

@@ -251,7 +251,10 @@ fn is_property_character(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::config::schema;
 
     fn keys(settings: &[Setting]) -> Vec<String> {
         settings.iter().map(|setting| setting.key.to_string()).collect()
@@ -314,4 +317,91 @@ mod tests {
         let fault = from_text(Some(Path::new("t.toml")), broken).unwrap_err();
         assert!(!format!("{:?}", miette::Report::new(fault)).contains("hunter2"));
     }
+
+    /// Everything that is done with a text on the way to a fault that is shown.
+    fn read_and_show(text: &str) {
+        let variables = [(format!("{ENVIRONMENT_PREFIX}{text}"), text.to_owned())];
+        let read = [
+            from_text(Some(Path::new("t.toml")), text),
+            from_assignment(text),
+            from_assignment(&format!("{text}={text}")),
+            from_environment(variables.iter().map(|(name, text)| (name, text))),
+        ];
+        let known = [Key::from_dotted("batch.size_max")];
+        for settings in read {
+            let faults = match settings {
+                Ok(settings) => {
+                    settings.iter().filter_map(|setting| schema::fault(setting, &known)).collect()
+                }
+                Err(fault) => vec![fault],
+            };
+            for fault in faults {
+                assert!(!format!("{:?}", miette::Report::new(fault)).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn no_depth_overflows_the_stack() {
+        for nested in ["[", "[[", "{a=", "a=[", "a.", "\"\"."] {
+            let deep = nested.repeat(20_000);
+            for text in [format!("{deep}a"), format!("a = {deep}"), format!("{deep}a = 1")] {
+                read_and_show(&text);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_layer_panic(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    1 => ".",
+                    9 => prop::sample::select(PIECES.to_vec()).prop_map(str::to_owned),
+                ],
+                0..20,
+            ),
+        ) {
+            read_and_show(&pieces.concat());
+        }
+    }
+
+    const PIECES: [&str; 36] = [
+        "a",
+        "batch",
+        "size_max",
+        "kafka",
+        "producer",
+        "sasl.password",
+        "models",
+        "ü",
+        "\u{1f600}",
+        "=",
+        " = ",
+        ".",
+        "\n",
+        "\r\n",
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        ",",
+        "\"",
+        "\"\"\"",
+        "'",
+        "'''",
+        "\\",
+        "\\u00e9",
+        "#",
+        "1",
+        "-",
+        "1e9",
+        "true",
+        "2026-01-01",
+        "__",
+        "\u{feff}",
+        "\0",
+    ];
 }

@@ -8,7 +8,7 @@ use super::written::Provider;
 /// Room for a dead letter's headers beside its request.
 pub const LETTER_HEADERS_BYTES_MAX: usize = 16 << 10;
 
-/// What librdkafka takes where `message.max.bytes` is not set.
+/// What librdkafka takes where `message.max.bytes` is not set, and where `batch.size` is not.
 const MESSAGE_BYTES_DEFAULT: u64 = 1_000_000;
 
 /// Two settings that contradict each other.
@@ -20,6 +20,12 @@ pub struct Contradiction {
     pub right: String,
     /// What has to hold, and why.
     pub reason: &'static str,
+}
+
+/// The largest batch that the producer makes, in bytes: librdkafka keeps within both of its bounds.
+pub fn batch_bytes_max(config: &Config) -> u64 {
+    let bound = |property| config.kafka.producer.number(property).unwrap_or(MESSAGE_BYTES_DEFAULT);
+    bound("batch.size").min(bound("message.max.bytes"))
 }
 
 /// Every contradiction in a configuration.
@@ -212,10 +218,22 @@ fn topics(config: &Config, require: &mut Require<'_>) {
         "topics.dlq.config.max.message.bytes",
         "a dead letter holds its request whole, and up to 16 KiB of headers",
     );
+    // Where it is not set, the engine warns of a topic that takes less.
+    if config.kafka.producer.get("batch.size").is_some() {
+        for (name, spec) in [("results", &config.topics.results), ("dlq", &config.topics.dlq)] {
+            require(
+                bytes_max(spec).is_none_or(|bytes| bytes as u64 >= batch_bytes_max(config)),
+                "kafka.producer.batch.size",
+                &format!("topics.{name}.config.max.message.bytes"),
+                "the topic would refuse batches that the producer makes",
+            );
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use operators::dead_letter::Letterhead;
     use proptest::prelude::*;
 
     use super::*;
@@ -257,6 +275,33 @@ mod tests {
             [pair("onnx.require_gpu", "onnx.providers")]
         );
         assert_eq!(contradicting(&[required, "onnx.providers=[\"cuda\", \"cpu\"]".to_owned()]), []);
+    }
+
+    #[test]
+    fn a_batch_that_is_set_fits_both_output_topics() {
+        let set =
+            |sets: &[&str]| contradicting(&sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
+        let (batch, results) =
+            ("kafka.producer.batch.size=50001", "topics.results.config.max.message.bytes=50000");
+        let contradiction = pair("kafka.producer.batch.size", "topics.results.config.max.message.bytes");
+        assert_eq!(set(&[batch, results]), [contradiction]);
+        assert_eq!(set(&["kafka.producer.batch.size=50000", results]), []);
+        assert_eq!(set(&[results]), []);
+        let small = "records.bytes_max=10000";
+        let letters = "topics.dlq.config.max.message.bytes=30000";
+        let contradiction = pair("kafka.producer.batch.size", "topics.dlq.config.max.message.bytes");
+        assert_eq!(set(&[batch, small, letters]), [contradiction]);
+        // The smaller of the producer's two bounds is the one that counts.
+        assert_eq!(set(&[batch, small, letters, "kafka.producer.message.max.bytes=30000"]), []);
+    }
+
+    #[test]
+    fn a_dead_letter_topic_holds_the_smallest_letter_however_small_requests_are() {
+        let found = contradicting(&[
+            "records.bytes_max=1".to_owned(),
+            format!("topics.dlq.config.max.message.bytes={}", Letterhead::BYTES_MIN - 1),
+        ]);
+        assert_eq!(found, [pair("records.bytes_max", "topics.dlq.config.max.message.bytes")]);
     }
 
     proptest! {

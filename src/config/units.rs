@@ -62,6 +62,9 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     })
 }
 
+/// The longest duration that a setting takes: librdkafka counts milliseconds with 31 bits.
+const WAIT_MAX: Duration = Duration::from_hours(24 * 24);
+
 struct TextOrNumber<T> {
     expected: &'static str,
     text: fn(&str) -> Result<T, String>,
@@ -93,7 +96,11 @@ impl<'de> Deserialize<'de> for Wait {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a duration with its unit, such as \"50ms\"";
         let text = |text: &str| parse_duration(text).map(Self);
-        deserializer.deserialize_any(TextOrNumber { expected, text, number: |_| None })
+        let wait = deserializer.deserialize_any(TextOrNumber { expected, text, number: |_| None })?;
+        if wait.0 > WAIT_MAX {
+            return Err(D::Error::custom("it must be at most 576h, which is 24 days"));
+        }
+        Ok(wait)
     }
 }
 
@@ -156,6 +163,16 @@ mod tests {
         assert_eq!(parse_size("17"), Ok(17));
         for bad in ["", "MiB", "-1", "1.5MiB", "99999999999GiB", "5XB"] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_that_librdkafka_cannot_count_is_refused() {
+        let read = |text: &str| Interval::deserialize(toml::Value::String(text.to_owned()));
+        assert_eq!(read("576h").unwrap(), Interval(WAIT_MAX));
+        assert!(i32::try_from(WAIT_MAX.as_millis()).is_ok());
+        for long in ["576h 1ns", "25000h", "9223372036854775807s"] {
+            assert!(read(long).unwrap_err().to_string().contains("24 days"), "{long}");
         }
     }
 

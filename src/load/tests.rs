@@ -84,12 +84,15 @@ fn every_kind_is_found_by_its_name() {
 
 #[test]
 fn options_out_of_range_are_refused() {
+    let endless = ModelRow { id: "mlp-16".to_owned(), row_len: usize::MAX };
     for (wrong, option) in [
         (LoadOptions { models: Vec::new(), ..options() }, "models"),
         (LoadOptions { tenants: 0, ..options() }, "tenants"),
         (LoadOptions { bad: 1.5, ..options() }, "fraction"),
         (LoadOptions { skew: f64::NAN, ..options() }, "skew"),
         (LoadOptions { decimals: 8, ..options() }, "decimals"),
+        (LoadOptions { models: vec![endless], ..options() }, "floats of a row"),
+        (LoadOptions { oversized_bytes: usize::MAX, ..options() }, "size"),
     ] {
         assert!(Load::new(wrong).unwrap_err().to_string().contains(option), "{option}");
     }
