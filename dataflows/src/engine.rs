@@ -106,7 +106,9 @@ impl Engine {
 
         let mut stopping = false;
         while group.step(GROUP_WAIT) {
-            if shared.faults.get().is_some() {
+            if let Some(fault) = shared.faults.get() {
+                // Told at once: what follows may take a while, and a supervisor need not wait for it.
+                self.health.record_fault(fault.to_string());
                 break;
             }
             if stop.is_asked() && !stopping {
@@ -120,7 +122,11 @@ impl Engine {
         join(transactions, "transactions");
         shared.ports.wake_all();
         drop(workers); // joins the workers
-        shared.faults.get().cloned().map_or(Ok(()), Err)
+        let fault = shared.faults.get().cloned();
+        if let Some(fault) = &fault {
+            self.health.record_fault(fault.to_string());
+        }
+        fault.map_or(Ok(()), Err)
     }
 
     fn committer(
@@ -172,8 +178,9 @@ impl Engine {
                 }
             });
             loop {
-                if halt.load(Ordering::SeqCst) && shared.faults.get().is_some() {
-                    // What is still in the graph will never be committed.
+                if halt.load(Ordering::SeqCst) {
+                    // The transaction thread has ended: what is still in the graph will never be committed, and a slow or broken
+                    // device must not hold the stop up.
                     worker.installed_dataflows().into_iter().for_each(|graph| worker.drop_dataflow(graph));
                     break;
                 }

@@ -31,7 +31,7 @@ use operators::model::{Backend, ModelFile};
 use operators::observe::Observer;
 use operators::outbox::{Outbox, TransactionLimit};
 use operators::ports::Ports;
-use operators::sink::{Sink, SinkParts};
+use operators::sink::{Progress, Sink, SinkParts};
 use operators::source::{SourceParts, source};
 use operators::tenure::Tenure;
 use timely::dataflow::operators::Concatenate;
@@ -113,6 +113,8 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     /// What may be in flight.
     pub budget: Arc<Budget>,
+    /// When the oldest epoch last came nearer to its end.
+    pub progress: Arc<Progress>,
     /// Why the engine must stop.
     pub faults: Arc<Faults>,
     /// Whether the process is ready.
@@ -141,6 +143,7 @@ impl Shared {
             tenure: Arc::new(Tenure::new()),
             outbox: Arc::new(Outbox::new()),
             budget: Arc::new(Budget::new(budget)),
+            progress: Arc::default(),
             faults: Arc::new(Faults::new()),
             health,
             observer,
@@ -226,6 +229,7 @@ pub fn build(
         health: Arc::clone(&shared.health),
         observer: Arc::clone(&shared.observer),
         clock: Arc::clone(&shared.clock),
+        progress: Arc::clone(&shared.progress),
         open_max: config.open_max,
         epoch_interval: config.epoch_interval,
     };

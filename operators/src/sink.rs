@@ -12,10 +12,12 @@
 //! Here both witnesses meet. The ledger decides what is committed. The epoch frontier says that nothing more can come for an epoch: a
 //! record still open then was dropped by an operator, and the engine stops before anything at or past it is committed. It stops as well
 //! when a record is given a second outcome, and when one is open past the deadline while the process is ready, because a leaked
-//! capability would hold the epoch frontier back for ever and so blind it.
+//! capability would hold the epoch frontier back for ever and so blind it. Only the time counts in which the oldest epoch stands still: in
+//! a backlog before a slow model a record may wait for longer, as long as others of the oldest epoch get their outcomes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use timely::container::CapacityContainerBuilder;
@@ -35,6 +37,21 @@ use crate::observe::Observer;
 use crate::outbox::{Outbox, Retained};
 use crate::outcome::Outcomes;
 
+/// When the oldest epoch under way last came nearer to its end: an outcome of it reached any sink of the process, or the epoch frontier
+/// moved.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    fn note(&self, now: Moment) {
+        self.0.fetch_max(now.nanos(), Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Moment {
+        Moment::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// What a sink works with.
 #[derive(Clone)]
 pub struct SinkParts {
@@ -50,7 +67,9 @@ pub struct SinkParts {
     pub observer: Arc<dyn Observer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// How long a record may be without an outcome while the process is ready.
+    /// Shared by the sinks of the process.
+    pub progress: Arc<Progress>,
+    /// How long a record may be without an outcome while the process is ready and the oldest epoch stands still.
     pub open_max: Duration,
     /// The length of an epoch.
     pub epoch_interval: Duration,
@@ -78,13 +97,20 @@ impl<'scope> Sink<'scope> for StreamVec<'scope, u64, Arc<Outcomes>> {
                 let worker = scope.worker().index();
                 let mut touched = BTreeSet::new();
                 let mut ready_since = Moment::START;
+                let mut oldest_epoch = None;
 
                 move |(input, frontier), _output| {
-                    input.for_each(|_stamp, data| {
+                    let epoch = frontier.frontier().first().copied();
+                    let mut moved = std::mem::replace(&mut oldest_epoch, epoch) != epoch;
+                    input.for_each(|stamp, data| {
+                        moved |= stamp.least().is_some_and(|at| epoch.is_none_or(|epoch| *at <= epoch));
                         for outcomes in data.drain(..) {
                             parts.close(&holdings, &outcomes, &mut touched);
                         }
                     });
+                    if moved {
+                        parts.progress.note(parts.clock.now());
+                    }
                     if !parts.health.is_ready() {
                         ready_since = parts.clock.now();
                     }
@@ -148,13 +174,15 @@ impl SinkParts {
                 return self.faults.raise(Fault::MissingOutcome { partition, offset });
             }
             // The time in which the process was unready is nobody's fault, and once it is ready there is all of it to make up for.
-            if now.since(oldest.at.max(ready_since)) > self.open_max {
+            if now.since(oldest.at.max(ready_since).max(self.progress.last())) > self.open_max {
                 return self.faults.raise(Fault::Overdue { partition: *partition, offset: oldest.offset });
             }
         }
         let interval = u64::try_from(self.epoch_interval.as_nanos()).unwrap_or(u64::MAX).max(1);
-        if self.budget.in_flight() > 0 && closed_before != u64::MAX {
-            self.observer.epoch_lag(worker, (now.nanos() / interval).saturating_sub(closed_before));
+        if closed_before != u64::MAX {
+            let behind = (now.nanos() / interval).saturating_sub(closed_before);
+            // While nothing is in flight the epoch stands still, and is behind nothing.
+            self.observer.epoch_lag(worker, if self.budget.in_flight() > 0 { behind } else { 0 });
         }
     }
 }

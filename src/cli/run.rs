@@ -13,8 +13,8 @@ use crate::runtime::{fault_error, prepare};
 /// What `tidemill run` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-On SIGTERM or SIGINT it stops polling, finishes and commits what is in flight, leaves the group and exits 0, within
-`stop.drain_timeout`. A second signal ends it at once: nothing is lost, what was not committed is done again.")]
+On SIGTERM or SIGINT it stops polling, finishes and commits what is in flight for up to `stop.drain_timeout`, leaves the
+group and exits 0; a call to a broker that does not answer may add its own time-out. A second signal ends it at once: nothing is lost, what was not committed is done again.")]
 pub struct Args {
     /// Dataflow workers: `--set workers=N`
     #[arg(long, value_name = "N")]

@@ -1,9 +1,11 @@
 //! A device of executor threads: one queue of batches, and threads that take from it, each with its own session of every model.
 
 use std::sync::Arc;
+use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use timely::scheduling::SyncActivator;
 
 use crate::device::{Batch, Device, Executed};
@@ -12,11 +14,19 @@ use crate::execute::Executor;
 /// Executor threads behind one queue.
 pub struct Threads {
     batches: Option<Sender<Batch>>,
+    /// The executors' end of the queue.
+    queue: Receiver<Batch>,
     executed: Receiver<Executed>,
     submitted: usize,
     slots: usize,
     threads: Vec<JoinHandle<()>>,
+    /// Disconnected once the last thread has ended.
+    ended: Receiver<Infallible>,
 }
+
+/// How long the end of a device waits for the batches that run. Nobody wants their outcomes any more, and a model that hangs would
+/// hold up the end of the process.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 impl Threads {
     /// Starts a thread for each executor. While a thread runs a batch, `queued` more may wait for it: 1 hides the hand-off between a
@@ -35,21 +45,23 @@ impl Threads {
         let slots = executors.len() * (1 + queued);
         let (batches, queue) = bounded::<Batch>(slots);
         let (finished, executed) = bounded(slots);
+        let (lives, ended) = bounded(0);
         let threads = executors
             .into_iter()
             .enumerate()
             .map(|(place, executor)| {
                 let (queue, finished) = (queue.clone(), finished.clone());
-                let (home, warm) = (home.clone(), Arc::clone(warm));
+                let (home, warm, lives) = (home.clone(), Arc::clone(warm), lives.clone());
                 thread::Builder::new()
                     .name(format!("executor-{place}"))
                     .spawn(move || {
                         run(executor, &queue, &finished, &home, &*warm);
+                        drop(lives);
                     })
                     .expect("the system gives a thread")
             })
             .collect();
-        Self { batches: Some(batches), executed, submitted: 0, slots, threads }
+        Self { batches: Some(batches), queue, executed, submitted: 0, slots, threads, ended }
     }
 }
 
@@ -91,6 +103,12 @@ impl Device for Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.batches = None;
+        // What has not begun is not begun.
+        self.queue.try_iter().for_each(drop);
+        if self.ended.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("an executor is still in its model; it ends with the process");
+            return;
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("an executor thread panicked");

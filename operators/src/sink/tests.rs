@@ -30,6 +30,7 @@ fn parts(clock: &Arc<ManualClock>) -> SinkParts {
         health: Arc::default(),
         observer: Arc::<Recorder>::default(),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
+        progress: Arc::default(),
         open_max: OPEN_MAX,
         epoch_interval: Duration::from_millis(50),
     }
@@ -251,5 +252,21 @@ fn nobody_is_blamed_for_a_record_that_waited_while_the_process_was_unready() {
         assert_eq!(rig.fault(), None, "there is all of the time again");
         rig.later(DEADLINE_INTERVAL * 2);
         assert!(matches!(rig.fault(), Some(Fault::Overdue { .. })));
+    });
+}
+
+#[test]
+fn a_record_may_wait_for_longer_while_others_of_the_oldest_epoch_get_their_outcomes() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::new(worker);
+        rig.hold(0, 1, 1, 0);
+        rig.hold(1, 1, 8, 0);
+        for offset in 0..8 {
+            rig.later(OPEN_MAX * 3 / 4);
+            rig.send([results(lease(1, 1), [offset])]);
+        }
+        assert_eq!(rig.fault(), None, "a slow model has worked through its backlog all the time");
+        rig.later(OPEN_MAX + DEADLINE_INTERVAL * 2);
+        assert_eq!(rig.fault(), Some(&Fault::Overdue { partition: Partition(0), offset: Offset(0) }));
     });
 }
