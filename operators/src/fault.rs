@@ -54,18 +54,16 @@ pub enum Fault {
     },
     /// What the group has committed lies outside the log.
     #[error(
-        "partition {} is to be read from offset {}, and its log holds {} up to {}: records were deleted before they were read, or the topic was made anew",
-        partition.0, next.0, first.0, end.0
+        "partition {} is to be read from offset {}, and {}: records were deleted before they were read, or the topic was made anew",
+        partition.0, next.0, outside(*log)
     )]
     OutOfRange {
         /// The partition.
         partition: Partition,
         /// Where it was to be read from.
         next: NextOffset,
-        /// The first offset in the log.
-        first: NextOffset,
-        /// The next offset to be appended to it.
-        end: NextOffset,
+        /// The first offset in the log and the next to be appended to it, unless the broker did not tell them.
+        log: Option<(NextOffset, NextOffset)>,
     },
     /// After an unknown outcome the committed offset was neither that of before the transaction nor that of after it.
     #[error(
@@ -94,6 +92,13 @@ pub enum Fault {
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+fn outside(log: Option<(NextOffset, NextOffset)>) -> String {
+    log.map_or_else(
+        || "the broker says that its log does not reach there".to_owned(),
+        |(first, end)| format!("its log holds {} up to {}", first.0, end.0),
+    )
 }
 
 /// Where the threads of an engine find out that it must stop.

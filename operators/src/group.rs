@@ -97,6 +97,7 @@ impl Group {
             None => self.grant_assigned(),
         }
         self.finish_drain();
+        self.tell_readiness();
         if self.stopping && self.draining.is_empty() {
             self.leave();
         }
@@ -158,10 +159,6 @@ impl Group {
 
     fn grant_assigned(&mut self) {
         if self.assigned.is_empty() {
-            if !self.stopping && self.draining.is_empty() && !self.parts.tenure.lock().partitions().is_empty()
-            {
-                self.parts.health.clear(NO_ASSIGNMENT);
-            }
             return;
         }
         if self.parts.clock.now() < self.retry_at || self.stopping {
@@ -195,6 +192,19 @@ impl Group {
         Ok(starts)
     }
 
+    /// Ready is who reads something, and waits for nothing else that was assigned to him.
+    fn tell_readiness(&self) {
+        let health = &self.parts.health;
+        if !self.assigned.is_empty() && self.retry_at != Moment::START {
+            let waiting = self.assigned.len();
+            health.set_unready(NO_ASSIGNMENT, format!("{waiting} partitions wait for their committed offsets"));
+        } else if self.parts.tenure.lock().partitions().is_empty() {
+            health.set_unready(NO_ASSIGNMENT, "the consumer group has assigned no partitions");
+        } else if self.assigned.is_empty() {
+            health.clear(NO_ASSIGNMENT);
+        }
+    }
+
     fn grant(&mut self, starts: &[(Partition, NextOffset)]) {
         let mut grants = Vec::with_capacity(starts.len());
         for (partition, start) in starts {
@@ -209,15 +219,17 @@ impl Group {
                 Err(error) => return self.parts.faults.raise(Fault::Broker(error)),
             }
         }
+        // First the member: what it cannot take now is asked for again, and nobody holds a lease that is not read.
+        if let Err(error) = self.member.assign(starts) {
+            self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
+            return self.failed(error);
+        }
         for grant in grants {
             let (partition, account) = (grant.lease.partition, Arc::clone(&grant.account));
             self.parts.tenure.lock().grant(grant.lease, account);
             self.parts.ports.send(self.parts.ports.worker_of(partition), Order::Grant(grant));
         }
         self.assigned.clear();
-        if let Err(error) = self.member.assign(starts) {
-            self.failed(error);
-        }
     }
 
     fn drain(&mut self, partitions: &[Partition]) {
@@ -274,9 +286,9 @@ impl Group {
 
     fn out_of_range(&mut self, partition: Partition) {
         let next = self.parts.tenure.lock().account(partition).map(|account| account.committed());
-        let (first, end) = self.member.log_range(partition).unwrap_or((NextOffset(-1), NextOffset(-1)));
+        let log = self.member.log_range(partition).ok();
         let next = next.unwrap_or(NextOffset(-1));
-        self.parts.faults.raise(Fault::OutOfRange { partition, next, first, end });
+        self.parts.faults.raise(Fault::OutOfRange { partition, next, log });
     }
 
     fn leave(&mut self) {

@@ -1,11 +1,13 @@
 //! The group thread against a simulated broker: in which order leases begin and end, and what is told of offsets that cannot be used.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
 use crate::broker::{Broker, GroupToken, OffsetCommit, Ownership, Producer, Queue, Waker};
 use crate::budget::BudgetConfig;
 use crate::clock::ManualClock;
-use crate::fixtures::{broker, committed, lease, results};
+use crate::fixtures::{broker, broker_error, committed, lease, results};
 use crate::outbox::Retained;
 use crate::records::Records;
 
@@ -18,6 +20,8 @@ struct Rig {
     group: Group,
     /// The account of each lease that was granted.
     accounts: BTreeMap<Partition, Arc<LeaseAccount>>,
+    /// How many more times the member cannot take what it is assigned.
+    refusals: Arc<AtomicUsize>,
 }
 
 /// A group thread that has just joined, with two workers to order about.
@@ -33,9 +37,10 @@ fn rig(broker: SimulatedBroker, clock: Arc<ManualClock>) -> Rig {
         drain_max: DRAIN_MAX,
     };
     let member = broker.member("workers", "requests").unwrap();
-    let member = Box::new(Strict { inner: member, tenure: Arc::clone(&parts.tenure) });
-    let group = Group::new(parts.clone(), member);
-    Rig { broker, clock, parts, group, accounts: BTreeMap::new() }
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let member = Strict { inner: member, tenure: Arc::clone(&parts.tenure), refusals: Arc::clone(&refusals) };
+    let group = Group::new(parts.clone(), Box::new(member));
+    Rig { broker, clock, parts, group, accounts: BTreeMap::new(), refusals }
 }
 
 /// A rig that has its four partitions, with a record of each in flight.
@@ -53,10 +58,11 @@ fn working_rig() -> Rig {
     rig
 }
 
-/// A member that lets nobody give back a partition whose lease he still holds.
+/// A member that lets nobody give back a partition whose lease he still holds, nor take one whose lease he has already.
 struct Strict {
     inner: Box<dyn Member>,
     tenure: Arc<Tenure>,
+    refusals: Arc<AtomicUsize>,
 }
 
 impl Member for Strict {
@@ -70,6 +76,13 @@ impl Member for Strict {
         self.inner.log_range(partition)
     }
     fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        let held = self.tenure.lock().partitions();
+        assert!(!starts.iter().any(|(partition, _)| held.contains(partition)), "{starts:?} of {held:?}");
+        let left = self.refusals.load(Ordering::SeqCst);
+        if left > 0 {
+            self.refusals.store(left - 1, Ordering::SeqCst);
+            return Err(broker_error(Class::Retriable));
+        }
         self.inner.assign(starts)
     }
     fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
@@ -223,6 +236,20 @@ fn partitions_are_granted_once_their_committed_offsets_are_known_and_from_there(
 }
 
 #[test]
+fn what_the_member_cannot_take_now_is_nobodys_lease_and_is_asked_for_again() {
+    let (broker, clock) = broker();
+    let mut rig = rig(broker, clock);
+    rig.refusals.store(2, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!((rig.settle(), rig.held()), (vec![], vec![]));
+        assert!(!rig.parts.health.is_ready());
+        rig.clock.advance(RETRY_PAUSE);
+    }
+    assert_eq!((rig.settle().len(), rig.held().len()), (4, 4));
+    assert!(rig.parts.health.is_ready() && rig.parts.faults.get().is_none());
+}
+
+#[test]
 fn a_revoked_lease_is_drained_then_ended_and_only_then_given_back() {
     let mut rig = working_rig();
     let mut other = rig.broker.member("workers", "requests").unwrap();
@@ -275,6 +302,7 @@ fn lost_leases_are_dropped_at_once_also_while_they_drain() {
         assert!(rig.group.step(Duration::ZERO));
         assert_eq!(rig.orders(), ["drop 0/1", "drop 2/3", "drop 1/2", "drop 3/4"]);
         assert_eq!((rig.held(), rig.group.draining.len()), (vec![], 0));
+        assert_eq!(rig.parts.health.reasons()[0].0, NO_ASSIGNMENT, "who reads nothing is not ready");
         // It joins anew; what it is given then are other leases.
         let (orders, _) = rig.settle_with(&mut *other);
         assert!(!orders.is_empty() || is_draining, "{orders:?}");
@@ -325,7 +353,7 @@ fn offsets_outside_of_the_log_stop_the_engine_and_are_named() {
     let mut rig = rig(broker, clock);
     rig.settle();
     let (partition, next) = (Partition(3), NextOffset(4));
-    let expected = Fault::OutOfRange { partition, next, first: NextOffset(6), end: NextOffset(8) };
+    let expected = Fault::OutOfRange { partition, next, log: Some((NextOffset(6), NextOffset(8))) };
     assert_eq!(rig.parts.faults.get(), Some(&expected));
 }
 

@@ -4,7 +4,7 @@
 //! called in the callback. So the callback only takes a note, which [`KafkaMember::poll`] returns, and the engine answers when it has
 //! finished what it still owns. While an answer is outstanding librdkafka pauses *every* partition of the member, also those that stay.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,8 +159,8 @@ struct Shared {
     consumer: Arc<BaseConsumer<GroupContext>>,
     topic: String,
     topic_c: Arc<CString>,
-    /// The number of partitions that the member has.
-    assigned: Mutex<usize>,
+    /// The partitions that the member has taken and not given back.
+    assigned: Mutex<BTreeSet<Partition>>,
 }
 
 impl KafkaMember {
@@ -177,7 +177,7 @@ impl KafkaMember {
         };
         let queue = native::consumer_queue(&consumer, waker)
             .ok_or_else(|| error::refused(OPERATION, "_FAIL", "the client has no queue"))?;
-        let assigned = Mutex::new(0);
+        let assigned = Mutex::default();
         let shared = Shared { consumer, topic: topic.to_owned(), topic_c: Arc::new(topic_c), assigned };
         let member = Self {
             shared: Arc::new(shared),
@@ -338,10 +338,13 @@ impl Member for KafkaMember {
             return Err(error::with_class(Class::Abortable, OPERATION, Code::AssignmentLost, message));
         }
         let mut list = TopicPartitionList::with_capacity(starts.len());
+        // All of them before the first is opened, and within one bound: the group waits for this thread.
+        let clock = SystemClock::new();
+        for (partition, _) in starts {
+            await_rest(self.lane(*partition, None)?, &clock)?;
+        }
         for (partition, start) in starts {
-            let lane = Arc::clone(self.lane(*partition, None)?);
-            await_rest(&lane)?;
-            lane.open(*start);
+            self.lane(*partition, None)?.open(*start);
             list.add_partition_offset(&self.shared.topic, partition.0, ListOffset::Offset(start.0))
                 .map_err(|error| error::of(OPERATION, &error))?;
         }
@@ -350,7 +353,7 @@ impl Member for KafkaMember {
             self.close(&partitions);
             return Err(error::of(OPERATION, &error));
         }
-        *locked(&self.shared.assigned) += partitions.len();
+        locked(&self.shared.assigned).extend(&partitions);
         // Nobody else tells a worker that was told of an empty queue, should something old still lie in it.
         for partition in partitions {
             self.lanes[&partition].queue().wake();
@@ -366,8 +369,9 @@ impl Member for KafkaMember {
     fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
         self.close(partitions);
         {
+            // Some may have been assigned by the group and never taken.
             let mut assigned = locked(&self.shared.assigned);
-            *assigned = assigned.saturating_sub(partitions.len());
+            assigned.retain(|partition| !partitions.contains(partition));
         }
         let list = self.list(partitions.iter().copied());
         self.consumer().incremental_unassign(&list).map_err(|error| error::of("give partitions back", &error))
@@ -384,7 +388,7 @@ impl Member for KafkaMember {
         }
         self.left = true;
         self.consumer().context().leaving.store(true, Ordering::Release);
-        *locked(&self.shared.assigned) = 0;
+        locked(&self.shared.assigned).clear();
         for lane in self.lanes.values() {
             lane.close();
         }
@@ -421,11 +425,9 @@ impl Drop for KafkaMember {
 
 /// Waits until librdkafka has stopped reading a partition that was given back before. Then no position is left of that time,
 /// which could be taken for one of the new.
-fn await_rest(lane: &Lane) -> Result<(), BrokerError> {
-    let clock = SystemClock::new();
-    let start = clock.now();
+fn await_rest(lane: &Lane, clock: &SystemClock) -> Result<(), BrokerError> {
     while lane.has_position() {
-        if clock.now().since(start) > REST_MAX {
+        if clock.now().since(Moment::START) > REST_MAX {
             let message = "librdkafka had not stopped reading it since it was given back";
             return Err(error::with_class(Class::Retriable, "take a partition", Code::InProgress, message));
         }
@@ -440,8 +442,8 @@ impl Ownership for Shared {
         let before = native::membership(consumer);
         let token = consumer.group_metadata();
         let after = native::membership(consumer);
-        let assigned = *locked(&self.assigned);
-        let lost = consumer.context().is_leaving() || assigned == 0 || consumer.assignment_lost();
+        let nothing = locked(&self.assigned).is_empty();
+        let lost = consumer.context().is_leaving() || nothing || consumer.assignment_lost();
         match (before, token, after) {
             // The broker takes a commit without a generation and a member id for one of a program that manages its partitions
             // itself, and checks nothing. Equal before and after, they are also those of the token.
