@@ -45,6 +45,29 @@ impl Block {
         Self { model, home, row_len, values: Vec::new(), rows: Vec::new(), text: Vec::new(), polled }
     }
 
+    /// Lets the block keep the originals of its own rows alone. What else was polled with them would stay in memory for as long as a
+    /// row of this block waits, and it was given back to the budget when it was committed.
+    ///
+    /// # Panics
+    ///
+    /// If it has 2^32 rows or more.
+    pub fn detach(&mut self) {
+        let mut own = Polled { polled_at: self.polled.polled_at, ..Polled::default() };
+        for row in &mut self.rows {
+            let place = row.record as usize;
+            row.record = u32::try_from(own.records.push_copy(self.polled.records.get(place)))
+                .expect("a block has fewer than 2^32 rows");
+            own.origins.push(self.polled.origins[place]);
+            own.times.push(self.polled.times[place]);
+        }
+        self.polled = Arc::new(own);
+    }
+
+    /// Bytes of the originals of its rows: keys, values and headers.
+    pub fn original_bytes(&self) -> usize {
+        self.rows.iter().map(|row| self.polled.records.get(row.record as usize).payload_bytes()).sum()
+    }
+
     /// The number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -10,7 +10,7 @@
 //! or not. All operations are sequentially consistent: a source that starves looks once more at its room, and whoever releases asks
 //! after that whether one starves, so one of both sees the other.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crate::broker::PollLimit;
 use crate::lease::NextOffset;
@@ -42,7 +42,8 @@ pub struct Budget {
 struct Pool {
     share: usize,
     common: usize,
-    common_used: AtomicUsize,
+    /// Below zero for a moment when a release overtakes the charge that it follows.
+    common_used: AtomicIsize,
 }
 
 /// What one lease has in flight. Shared by its worker, the transaction thread and the group thread.
@@ -57,22 +58,19 @@ pub struct LeaseAccount {
 impl Pool {
     fn new(max: usize, partitions: usize) -> Self {
         let share = max / 2 / partitions.max(1);
-        Self { share, common: max - share * partitions.max(1), common_used: AtomicUsize::new(0) }
+        Self { share, common: max - share * partitions.max(1), common_used: AtomicIsize::new(0) }
     }
 
     fn room(&self, used: usize) -> usize {
-        let common = self.common.saturating_sub(self.common_used.load(Ordering::SeqCst));
+        let used_of_common = usize::try_from(self.common_used.load(Ordering::SeqCst)).unwrap_or(0);
+        let common = self.common.saturating_sub(used_of_common);
         self.share.saturating_sub(used) + common
     }
 
     /// Moves an account from `before` to `after`: what lies over the share is taken from, or returned to, the common half.
     fn moved(&self, before: usize, after: usize) {
         let (before, after) = (before.saturating_sub(self.share), after.saturating_sub(self.share));
-        if after > before {
-            self.common_used.fetch_add(after - before, Ordering::SeqCst);
-        } else {
-            self.common_used.fetch_sub(before - after, Ordering::SeqCst);
-        }
+        self.common_used.fetch_add(after.cast_signed().wrapping_sub(before.cast_signed()), Ordering::SeqCst);
     }
 }
 

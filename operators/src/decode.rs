@@ -131,6 +131,11 @@ impl DecodeParts {
             }
         }
         decoded.blocks.retain(|block| !block.is_empty());
+        if decoded.blocks.len() > 1 || !decoded.letters.is_empty() {
+            // A block that has the smaller part of what was polled must not keep the rest of it.
+            let small = |block: &&mut Block| block.original_bytes() < polled.records.payload_bytes() / 2;
+            decoded.blocks.iter_mut().filter(small).for_each(Block::detach);
+        }
         decoded
     }
 
@@ -304,6 +309,22 @@ mod tests {
     fn header(outcomes: &Outcomes, index: usize, name: &str) -> Option<String> {
         let value = outcomes.record(index).header(name.as_bytes())??;
         Some(String::from_utf8(value.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_block_keeps_no_more_than_twice_the_originals_of_its_rows() {
+        let (parts, _) = parts(NotFinite::Refuse);
+        let rare = request("n", &[7.0]);
+        let mut messages = vec![request("m", &[1.0, 2.0]); 9];
+        messages.insert(4, rare.clone());
+        messages.push(Message::new(None, "no model"));
+        let decoded = decode(&parts, &messages);
+        let [many, one] = &decoded.blocks[..] else { panic!("{} blocks", decoded.blocks.len()) };
+        assert_eq!((many.polled.records.len(), one.polled.records.len()), (11, 1));
+        assert_eq!(one.origin(0), (lease(3, 1), Offset(4)));
+        assert_eq!(one.polled.records.get(0).value(), rare.value.as_deref());
+        assert_eq!((one.polled.times.len(), one.polled.polled_at), (1, many.polled.polled_at));
+        assert_eq!((one.request_id(0), one.values(0..1)), ("r", &[7.0][..]));
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl Group {
         let health = &self.parts.health;
         if !self.assigned.is_empty() && self.retry_at != Moment::START {
             let waiting = self.assigned.len();
-            health.set_unready(NO_ASSIGNMENT, format!("{waiting} partitions wait for their committed offsets"));
+            health
+                .set_unready(NO_ASSIGNMENT, format!("{waiting} partitions wait for their committed offsets"));
         } else if self.parts.tenure.lock().partitions().is_empty() {
             health.set_unready(NO_ASSIGNMENT, "the consumer group has assigned no partitions");
         } else if self.assigned.is_empty() {

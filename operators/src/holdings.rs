@@ -1,10 +1,11 @@
 //! The leases that one worker holds, as its source and its sink share them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::broker::{BrokerError, PollEnd, PollLimit, Polled, Queue};
 use crate::budget::{Budget, LeaseAccount, OVERHEAD_BYTES};
@@ -30,7 +31,13 @@ pub struct Holding {
     dirty: Arc<AtomicBool>,
     draining: bool,
     offered: NextOffset,
+    /// What was offered and is not committed: up to where, and the timestamp of its first record.
+    uncommitted: VecDeque<(NextOffset, i64)>,
 }
+
+/// From so many waiting outcomes on, and when the record that they wait for was polled so long ago, they move into a buffer of their
+/// own.
+const SETTLE: (usize, Duration) = (256, Duration::from_secs(1));
 
 impl Holding {
     /// Takes a lease up. Its queue may hold records already.
@@ -44,6 +51,7 @@ impl Holding {
             dirty: grant.dirty,
             draining: false,
             offered: grant.start,
+            uncommitted: VecDeque::new(),
         }
     }
 
@@ -113,11 +121,33 @@ impl Holding {
     /// Hands what the frontier has passed to the outbox.
     pub fn offer(&mut self, outbox: &Outbox) {
         let mut ready = Vec::new();
-        self.ledger.drain_ready(|_, retained| ready.push(retained));
+        let mut oldest = None;
+        self.ledger.drain_ready(|opened, retained| {
+            oldest.get_or_insert(opened.millis);
+            ready.push(retained);
+        });
         let frontier = self.ledger.frontier();
+        self.forget_committed();
+        self.uncommitted.extend(oldest.map(|millis| (frontier, millis)));
         if frontier > self.offered || !ready.is_empty() {
             self.offered = frontier;
             outbox.offer(self.lease, &self.account, frontier, ready);
+        }
+    }
+
+    fn forget_committed(&mut self) {
+        let committed = self.account.committed();
+        while self.uncommitted.front().is_some_and(|(next, _)| *next <= committed) {
+            self.uncommitted.pop_front();
+        }
+    }
+
+    /// Lets outcomes that wait for a straggler hold no more memory than they are charged for.
+    pub fn settle(&mut self, now: Moment) {
+        let oldest = self.ledger.oldest_open();
+        if self.ledger.waiting() >= SETTLE.0 && oldest.is_some_and(|opened| now.since(opened.at) >= SETTLE.1)
+        {
+            Retained::settle(self.ledger.waiting_mut());
         }
     }
 
@@ -132,14 +162,96 @@ impl Holding {
     }
 
     /// Tells the state of the lease.
-    pub fn tell(&self, observer: &dyn Observer) {
+    pub fn tell(&mut self, observer: &dyn Observer) {
+        self.forget_committed();
+        let open = self.ledger.oldest_open().map(|opened| opened.millis);
         observer.lease(&LeaseSeen {
             partition: self.lease.partition,
             frontier: self.ledger.frontier().0,
             committed: self.account.committed().0,
             end: self.queue.end().map(|end| end.0),
             in_flight: self.account.records(),
-            oldest_millis: self.ledger.oldest_open().map(|opened| opened.millis),
+            oldest_millis: self.uncommitted.front().map(|(_, millis)| *millis).or(open),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::budget::BudgetConfig;
+    use crate::fixtures::{Recorder, TestQueue, lease, results};
+    use crate::lease::Offset;
+    use crate::outcome::Outcomes;
+
+    /// A lease of `count` records that were polled at the start.
+    fn holding(count: usize) -> Holding {
+        let queue = TestQueue::default();
+        queue.append(count);
+        let mut holding = Holding::new(Grant {
+            lease: lease(0, 1),
+            start: NextOffset(0),
+            queue: Box::new(queue),
+            dirty: Arc::new(AtomicBool::new(false)),
+            account: Arc::new(LeaseAccount::default()),
+        });
+        let budget = Budget::new(BudgetConfig { records_max: 10_000, bytes_max: 1 << 30, partitions: 1 });
+        let limit = PollLimit { records: count, bytes: 1 << 20 };
+        holding.poll(&mut Polled::default(), limit, 0, Moment::START, &budget).unwrap();
+        holding
+    }
+
+    fn close(holding: &mut Holding, outcomes: &Arc<Outcomes>, index: usize) {
+        let retained = |_: &Opened| Retained::new(Arc::clone(outcomes), index, 10);
+        holding.ledger.close(outcomes.origin(index).1, retained).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_old_until_it_is_committed() {
+        let (mut holding, observer, outbox) = (holding(3), Recorder::default(), Outbox::default());
+        let mut oldest = |holding: &mut Holding| {
+            holding.tell(&observer);
+            observer.seen().leases.last().unwrap().oldest_millis
+        };
+        let first = oldest(&mut holding).unwrap();
+        let outcomes = results(lease(0, 1), [0, 1]);
+        (0..2).for_each(|index| close(&mut holding, &outcomes, index));
+        holding.offer(&outbox);
+        assert_eq!(oldest(&mut holding), Some(first), "it has its outcome, and nobody can see it");
+        holding.account.commit(NextOffset(2));
+        assert_eq!(oldest(&mut holding), holding.ledger.oldest_open().map(|opened| opened.millis));
+        let outcomes = results(lease(0, 1), [2]);
+        close(&mut holding, &outcomes, 0);
+        holding.offer(&outbox);
+        holding.account.commit(NextOffset(3));
+        assert_eq!(oldest(&mut holding), None);
+    }
+
+    #[test]
+    fn outcomes_that_wait_for_a_straggler_let_go_of_their_batches() {
+        let count = SETTLE.0 + 1;
+        let mut holding = holding(count);
+        let mut batches: Vec<Weak<Outcomes>> = Vec::new();
+        for offset in 1..i64::try_from(count).unwrap() {
+            let batch = results(lease(0, 1), [offset]);
+            close(&mut holding, &batch, 0);
+            batches.push(Arc::downgrade(&batch));
+        }
+        let alive =
+            |batches: &[Weak<Outcomes>]| batches.iter().filter(|batch| batch.strong_count() > 0).count();
+        holding.settle(Moment::START);
+        assert_eq!(alive(&batches), SETTLE.0, "they do not wait for long yet");
+        holding.settle(Moment::START.after(SETTLE.1));
+        assert_eq!(alive(&batches), 0);
+        let straggler = results(lease(0, 1), [0]);
+        close(&mut holding, &straggler, 0);
+        let mut offsets = Vec::new();
+        holding.ledger.drain_ready(|opened, retained| {
+            assert_eq!((retained.offset(), retained.bytes), (opened.offset, 10));
+            offsets.push(retained.offset());
+        });
+        assert_eq!(offsets, (0..i64::try_from(count).unwrap()).map(Offset).collect::<Vec<_>>());
     }
 }

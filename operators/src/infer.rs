@@ -139,7 +139,10 @@ impl Scheduler {
         let served =
             self.parts.catalog.served(block.model).expect("decode makes blocks of served models only");
         let policy = served.batch;
-        self.windows.entry(block.model).or_insert_with(|| Window::new(policy)).push(block, capability);
+        let model = block.model;
+        let window = self.windows.entry(model).or_insert_with(|| Window::new(policy));
+        window.push(block, capability);
+        self.parts.observer.queued(model, window.rows());
     }
 
     /// Gives the outcomes of the batches that came back to `give`.

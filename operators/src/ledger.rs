@@ -114,6 +114,16 @@ impl<R> Ledger<R> {
         }
     }
 
+    /// The outcomes that wait for an earlier record, in the order of offsets.
+    pub fn waiting_mut(&mut self) -> impl Iterator<Item = &mut R> {
+        self.slots.iter_mut().filter_map(|slot| slot.outcome.as_mut())
+    }
+
+    /// The number of outcomes that wait for an earlier record.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// Ends the ledger: gives everything that has not left it to `each`, with its outcome if it has one.
     pub fn forget(&mut self, mut each: impl FnMut(Opened, Option<R>)) {
         self.waiting = 0;

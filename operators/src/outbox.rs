@@ -17,6 +17,8 @@ use crate::records::RecordView;
 pub struct Retained {
     outcomes: Arc<Outcomes>,
     index: u32,
+    /// Whether it lies among others that wait with it, rather than among those of its batch.
+    settled: bool,
     /// Bytes charged to the budget for the record and its outcome.
     pub bytes: u32,
 }
@@ -25,7 +27,21 @@ impl Retained {
     /// The outcome at `index` of `outcomes`.
     pub fn new(outcomes: Arc<Outcomes>, index: usize, bytes: usize) -> Self {
         let index = u32::try_from(index).expect("a block has fewer than 2^32 outcomes");
-        Self { outcomes, index, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
+        Self { outcomes, index, settled: false, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
+    }
+
+    /// Moves outcomes of one lease that have to wait for long into a buffer of their own: each holds the buffer of its whole batch, of
+    /// which the rest has been committed.
+    pub fn settle<'a>(waiting: impl Iterator<Item = &'a mut Self>) {
+        let mut waiting: Vec<_> = waiting.filter(|retained| !retained.settled).collect();
+        let Some(home) = waiting.first().map(|retained| retained.outcomes.home) else { return };
+        let mut own = Outcomes::new(home);
+        waiting.iter().for_each(|retained| own.push_copy(&retained.outcomes, retained.index as usize));
+        let own = Arc::new(own);
+        for (index, retained) in waiting.iter_mut().enumerate() {
+            **retained =
+                Self { settled: true, ..Self::new(Arc::clone(&own), index, retained.bytes as usize) };
+        }
     }
 
     /// The offset of the record whose outcome this is.

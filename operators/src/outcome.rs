@@ -41,6 +41,12 @@ impl Outcomes {
         self.origins.push((lease, offset, kind));
     }
 
+    /// Adds a copy of the outcome at `index` of `other`.
+    pub fn push_copy(&mut self, other: &Self, index: usize) {
+        self.records.push_copy(other.records.get(index));
+        self.origins.push(other.origins[index]);
+    }
+
     /// Takes away the outcome pushed last.
     pub fn pop(&mut self) {
         self.records.pop();

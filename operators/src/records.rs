@@ -84,6 +84,13 @@ impl Records {
         entry.headers.end += 1;
     }
 
+    /// Adds a copy of a record, of these or of others, and returns its index.
+    pub fn push_copy(&mut self, record: RecordView<'_>) -> usize {
+        let index = self.push(record.key(), record.value());
+        record.headers().for_each(|(name, value)| self.push_header(name, value));
+        index
+    }
+
     /// Takes away the record pushed last, with its headers.
     pub fn pop(&mut self) {
         if let Some(entry) = self.entries.pop() {
@@ -236,6 +243,20 @@ mod tests {
         records.push_header(b"model_id", Some(b"last"));
         assert_eq!(records.get(0).header(b"model_id"), Some(Some(&b"last"[..])));
         assert_eq!(records.get(0).header(b"tenant_id"), None);
+    }
+
+    #[test]
+    fn a_copy_is_the_record() {
+        let (mut records, mut copies) = (Records::default(), Records::default());
+        records.push(Some(b"k"), None);
+        records.push(None, Some(b"v"));
+        records.push_header(b"h", None);
+        records.push_header(b"h", Some(b"1"));
+        copies.push(Some(b"another"), None);
+        assert_eq!(copies.push_copy(records.get(1)), 1);
+        let copy = copies.get(1);
+        assert_eq!((copy.key(), copy.value()), (None, Some(&b"v"[..])));
+        assert_eq!(copy.headers().collect::<Vec<_>>(), records.get(1).headers().collect::<Vec<_>>());
     }
 
     #[test]

@@ -204,6 +204,7 @@ impl Source {
         for holding in self.holdings.borrow_mut().values_mut() {
             holding.pass_tail();
             holding.offer(&self.parts.outbox);
+            holding.settle(now);
             holding.tell(&*self.parts.observer);
         }
     }

@@ -1,7 +1,7 @@
 //! A device of executor threads: one queue of batches, and threads that take from it, each with its own session of every model.
 
-use std::sync::Arc;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
