@@ -172,8 +172,9 @@ impl Engine {
                 }
             });
             loop {
-                if halt.load(Ordering::SeqCst) && shared.faults.get().is_some() {
-                    // What is still in the graph will never be committed.
+                if halt.load(Ordering::SeqCst) {
+                    // What is still in the graph will never be committed: it was not done within the time of the stop, or there is
+                    // a fault. It may wait for a device that will never work again.
                     worker.installed_dataflows().into_iter().for_each(|graph| worker.drop_dataflow(graph));
                     break;
                 }

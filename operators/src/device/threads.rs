@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use timely::scheduling::SyncActivator;
 
 use crate::device::{Batch, Device, Executed};
 use crate::execute::Executor;
+
+/// How long the end of a device waits for a batch that is being run. A model that never returns must not keep the process from ending.
+const LAST_BATCH_MAX: Duration = Duration::from_secs(5);
 
 /// Executor threads behind one queue.
 pub struct Threads {
@@ -91,6 +95,17 @@ impl Device for Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.batches = None;
+        // Each thread has a sender of its own: once all have ended, the channel is closed.
+        loop {
+            match self.executed.recv_timeout(LAST_BATCH_MAX) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!("a model has not returned; its thread is left to the end of the process");
+                    return;
+                }
+            }
+        }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("an executor thread panicked");
