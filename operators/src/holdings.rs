@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_record_is_old_until_it_is_committed() {
         let (mut holding, observer, outbox) = (holding(3), Recorder::default(), Outbox::default());
-        let mut oldest = |holding: &mut Holding| {
+        let oldest = |holding: &mut Holding| {
             holding.tell(&observer);
             observer.seen().leases.last().unwrap().oldest_millis
         };

@@ -227,10 +227,10 @@ impl Committer {
                 Ok(()) => outcome += 1,
                 Err(error) => {
                     self.phase = Phase::Send { part, outcome };
+                    // Acknowledgements make room.
+                    let next = Phase::Send { part, outcome };
                     return if error.class == Class::QueueFull {
-                        // Acknowledgements make room.
-                        let drained = self.producer().drain(DRAIN_WAIT).map(|_| ());
-                        self.go(drained, Phase::Send { part, outcome })
+                        self.wait_for(next)
                     } else {
                         self.failed(error)
                     };
@@ -242,8 +242,13 @@ impl Committer {
     }
 
     fn drain(&mut self) -> Pace {
+        self.wait_for(Phase::Offsets)
+    }
+
+    /// Goes on once every record sent is acknowledged, but does not wait for that until the broker ends the transaction.
+    fn wait_for(&mut self, next: Phase) -> Pace {
         match self.producer().drain(DRAIN_WAIT) {
-            Ok(true) => self.go(Ok(()), Phase::Offsets),
+            Ok(true) => self.go(Ok(()), next),
             Ok(false) if self.is_overdue() => {
                 self.phase = Phase::Abort;
                 Pace::Again

@@ -44,9 +44,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         .map(|address| Server::start(address, prepared.metrics.clone(), prepared.health.clone()))
         .transpose()?;
     let ended = prepared.engine.run(&stop);
-    if let Err(fault) = &ended {
-        prepared.health.record_fault(fault.to_string());
-    }
     drop(server);
     let seen = prepared.metrics.snapshot();
     tracing::info!(

@@ -1,6 +1,5 @@
 //! A device of executor threads: one queue of batches, and threads that take from it, each with its own session of every model.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,6 +10,9 @@ use timely::scheduling::SyncActivator;
 use crate::device::{Batch, Device, Executed};
 use crate::execute::Executor;
 
+/// How long the end of a device waits for a batch that is being run. A model that never returns must not keep the process from ending.
+const LAST_BATCH_MAX: Duration = Duration::from_secs(5);
+
 /// Executor threads behind one queue.
 pub struct Threads {
     batches: Option<Sender<Batch>>,
@@ -20,13 +22,7 @@ pub struct Threads {
     submitted: usize,
     slots: usize,
     threads: Vec<JoinHandle<()>>,
-    /// Disconnected once the last thread has ended.
-    ended: Receiver<Infallible>,
 }
-
-/// How long the end of a device waits for the batches that run. Nobody wants their outcomes any more, and a model that hangs would
-/// hold up the end of the process.
-const END_WAIT: Duration = Duration::from_secs(1);
 
 impl Threads {
     /// Starts a thread for each executor. While a thread runs a batch, `queued` more may wait for it: 1 hides the hand-off between a
@@ -45,23 +41,21 @@ impl Threads {
         let slots = executors.len() * (1 + queued);
         let (batches, queue) = bounded::<Batch>(slots);
         let (finished, executed) = bounded(slots);
-        let (lives, ended) = bounded(0);
         let threads = executors
             .into_iter()
             .enumerate()
             .map(|(place, executor)| {
                 let (queue, finished) = (queue.clone(), finished.clone());
-                let (home, warm, lives) = (home.clone(), Arc::clone(warm), lives.clone());
+                let (home, warm) = (home.clone(), Arc::clone(warm));
                 thread::Builder::new()
                     .name(format!("executor-{place}"))
                     .spawn(move || {
                         run(executor, &queue, &finished, &home, &*warm);
-                        drop(lives);
                     })
                     .expect("the system gives a thread")
             })
             .collect();
-        Self { batches: Some(batches), queue, executed, submitted: 0, slots, threads, ended }
+        Self { batches: Some(batches), queue, executed, submitted: 0, slots, threads }
     }
 }
 
@@ -103,11 +97,18 @@ impl Device for Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.batches = None;
-        // What has not begun is not begun.
+        // Nobody wants the outcomes of what has not begun.
         self.queue.try_iter().for_each(drop);
-        if self.ended.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("an executor is still in its model; it ends with the process");
-            return;
+        // Each thread has a sender of its own: once all have ended, the channel is closed.
+        loop {
+            match self.executed.recv_timeout(LAST_BATCH_MAX) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!("a model has not returned; its thread is left to the end of the process");
+                    return;
+                }
+            }
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

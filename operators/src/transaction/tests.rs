@@ -324,6 +324,24 @@ fn a_transaction_that_nears_its_timeout_is_given_up_and_sent_again() {
 }
 
 #[test]
+fn a_local_queue_that_stays_full_is_not_waited_for_longer_than_a_transaction_may_take() {
+    let mut rig = rig();
+    // What is never acknowledged makes no room.
+    drop(rig.broker.clone().queue_records_max(1));
+    rig.fails(&[(Step::Drain, When::Chance(1.0), BrokerFault::Unfinished)]);
+    rig.offer_some();
+    rig.step_until("a full queue", |rig| rig.broker.fault_count() > 0);
+    while rig.observer.seen().aborted == 0 {
+        rig.clock.advance(Duration::from_millis(500));
+        rig.step();
+        assert!(rig.clock.now() < Moment::START.after(TIMEOUT), "the broker would have aborted it");
+    }
+    assert!(!rig.parts.health.is_ready());
+    rig.fails(&[]);
+    rig.assert_all_done("a full queue");
+}
+
+#[test]
 fn fenced_by_a_rival_it_stops_but_not_if_only_its_time_was_over() {
     let mut rig = rig();
     rig.offer_some();

@@ -1,9 +1,9 @@
-//! A thread of the engine panics, and the process ends at once: nothing goes on beside a thread that is gone.
+//! One part of a process fails for good, and the process ends all the same, with the exit code that says so.
 //!
-//! Each case runs `tidemill run` in a process of its own, this test binary once more, whose broker or model panics on purpose.
+//! Each case runs `tidemill run` in a process of its own, this test binary once more, whose broker or model is wrong on purpose.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,51 +20,82 @@ use operators::records::{RecordView, Records};
 use tidemill::cli::{Candidate, CliError, Surroundings};
 use tidemill::config::Config;
 
-/// Says to the process of a case which thread is to panic.
-const WHO: &str = "TIDEMILL_TEST_PANICS";
+/// Says to the process of a case what is to fail.
+const WHO: &str = "TIDEMILL_TEST_CASE";
 /// SIGABRT, as Linux numbers it.
 const ABORTED: i32 = 6;
 /// How a case ends that has not ended by itself.
 const WENT_ON: i32 = 99;
-/// The number that the model panics on: it is not among those that it is tried with.
+/// The number that the model fails on: it is not among those that it is opened with.
 const FATAL: f32 = 13.0;
+
+/// Runs a case; returns how it ended, and its log.
+fn run(who: &str) -> (ExitStatus, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "fragile::case", "--ignored", "--nocapture", "--test-threads=1"]);
+    let output = command.env(WHO, who).output().unwrap();
+    (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
 
 #[test]
 fn a_panic_in_whatever_thread_ends_the_process_at_once() {
     for who in ["group", "worker", "executor", "transactions"] {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "panic::case", "--ignored", "--nocapture", "--test-threads=1"]);
-        let output = command.env(WHO, who).output().unwrap();
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert!(log.contains(&format!("{who} panics on purpose")), "{who}: {:?}\n{log}", output.status);
-        assert_eq!(output.status.signal(), Some(ABORTED), "{who}: {:?}\n{log}", output.status);
+        let (status, log) = run(who);
+        assert!(log.contains(&format!("{who} panics on purpose")), "{who}: {status:?}\n{log}");
+        assert_eq!(status.signal(), Some(ABORTED), "{who}: {status:?}\n{log}");
     }
 }
 
 #[test]
-#[ignore = "it is the other process of the test above"]
+fn a_model_that_never_returns_ends_the_process_after_the_deadline() {
+    let (status, log) = run("stuck model");
+    assert_eq!(status.code(), Some(12), "{status:?}\n{log}");
+    assert!(log.contains("outcome.deadline"), "{log}");
+}
+
+#[test]
+fn a_stop_comes_to_its_end_while_the_device_is_broken() {
+    let (status, log) = run("broken device");
+    assert_eq!(status.code(), Some(0), "{status:?}\n{log}");
+    assert!(log.contains("device failed on a good row"), "{log}");
+}
+
+#[test]
+#[ignore = "it is the other process of the tests above"]
 fn case() {
     let Ok(who) = std::env::var(WHO) else { return };
     std::thread::spawn(|| {
         std::thread::sleep(Duration::from_mins(1));
         std::process::exit(WENT_ON);
     });
-    let settings = ["http.address=127.0.0.1:0", "workers=1", "onnx.executors=1", "log.filter=info"];
-    let arguments = settings.iter().flat_map(|setting| ["--set", setting]);
-    let ended = tidemill::cli::main(
-        ["tidemill", "run"].into_iter().chain(arguments).map(Into::into),
-        Fragile { who },
-    );
-    std::process::exit(i32::from(ended != ExitCode::SUCCESS));
+    let settings = [
+        "http.address=127.0.0.1:0",
+        "workers=1",
+        "onnx.executors=1",
+        "outcome.deadline=2s",
+        "stop.drain_timeout=2s",
+        "log.filter=info",
+    ];
+    let arguments =
+        ["tidemill", "run"].into_iter().chain(settings.into_iter().flat_map(|setting| ["--set", setting]));
+    let ended = tidemill::cli::main(arguments.map(Into::into), Fragile { who });
+    let code = (0..=u8::MAX).find(|code| ExitCode::from(*code) == ended).unwrap();
+    std::process::exit(code.into());
 }
 
-/// Surroundings of which one part panics as soon as it is used.
+/// Surroundings of which one part fails as soon as it is used.
 struct Fragile {
     who: String,
 }
 
 fn panic_if(who: &str, it: &str) {
     assert!(who != it, "{it} panics on purpose");
+}
+
+/// SIGTERM to this very process.
+fn ask_to_stop() {
+    let process = std::process::id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &process]).status().unwrap().success());
 }
 
 impl Surroundings for Fragile {
@@ -101,11 +132,14 @@ struct FragileBackend {
 struct FragileModel {
     inner: Box<dyn Model>,
     who: String,
+    broken: bool,
+    asked: bool,
 }
 
 impl Backend for FragileBackend {
     fn open(&self, file: &ModelFile) -> Result<Box<dyn Model>, ModelError> {
-        Ok(Box::new(FragileModel { inner: self.inner.open(file)?, who: self.who.clone() }))
+        let (inner, who) = (self.inner.open(file)?, self.who.clone());
+        Ok(Box::new(FragileModel { inner, who, broken: false, asked: false }))
     }
 
     fn name(&self) -> String {
@@ -119,8 +153,20 @@ impl Model for FragileModel {
     }
 
     fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
+        self.broken |= self.who == "broken device" && input.contains(&FATAL);
+        if self.broken {
+            if !std::mem::replace(&mut self.asked, true) {
+                ask_to_stop();
+            }
+            return Err(RunError("it is broken on purpose".to_owned()));
+        }
         if input.contains(&FATAL) {
             panic_if(&self.who, "executor");
+            if self.who == "stuck model" {
+                loop {
+                    std::thread::park();
+                }
+            }
         }
         self.inner.run(rows, input, output)
     }
