@@ -8,6 +8,7 @@ use dataflows::inference::{InferenceConfig, Models};
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
+use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
 use operators::model::load::{ModelSettings, load_catalog};
@@ -15,7 +16,7 @@ use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{Config, ResultKey};
+use crate::config::{Config, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -126,23 +127,55 @@ impl Topics {
                     .with_help("`tidemill topics create` makes the four topics")
             })
         };
-        Ok(Self {
+        let topics = Self {
             requests: look(&config.topics.requests.name)?,
             results: look(&config.topics.results.name)?,
             dlq: look(&config.topics.dlq.name)?,
-        })
+        };
+        topics.take_what_is_sent(config)?;
+        Ok(topics)
     }
+
+    /// A batch that its topic refuses costs its transaction, and the next one, without end.
+    fn take_what_is_sent(&self, config: &Config) -> Result<(), CliError> {
+        let batch = usize::try_from(batch_bytes_max(config)).unwrap_or(usize::MAX);
+        for (topic, seen) in [(&config.topics.results, &self.results), (&config.topics.dlq, &self.dlq)] {
+            let taken = topic_bytes_max(seen);
+            if taken < batch {
+                let message = format!(
+                    "topic {}: max.message.bytes = {taken} is less than the largest batch of the producer = {batch}",
+                    topic.name
+                );
+                let help = format!(
+                    "set `kafka.producer.\"batch.size\"` to {taken} or less, or raise the topic's limit"
+                );
+                return Err(CliError::failed(Exit::Unusable, message).with_help(help));
+            }
+        }
+        let (taken, least) = (topic_bytes_max(&self.dlq), Letterhead::BYTES_MIN + RECORD_WIRE_OVERHEAD);
+        if taken < least {
+            let message = format!(
+                "topic {}: max.message.bytes = {taken}, and a dead letter may need {least}",
+                config.topics.dlq.name
+            );
+            return Err(CliError::failed(Exit::Unusable, message).with_help("raise the topic's limit"));
+        }
+        Ok(())
+    }
+}
+
+/// What a topic takes at most, in bytes.
+fn topic_bytes_max(topic: &TopicDescription) -> usize {
+    let found = topic.config.get("max.message.bytes").and_then(|text| text.parse().ok());
+    found.unwrap_or(TOPIC_BYTES_MAX)
 }
 
 /// The largest record, key, value and headers, that fits a topic and the producer.
 fn bytes_max(topic: &TopicDescription, config: &Config) -> usize {
-    let number = |text: &str| text.parse::<usize>().ok();
-    let topic =
-        topic.config.get("max.message.bytes").and_then(|text| number(text)).unwrap_or(TOPIC_BYTES_MAX);
     let mut producer = config.kafka.producer.iter();
-    let producer =
-        producer.find(|(property, _)| *property == "message.max.bytes").and_then(|(_, value)| number(value));
-    topic.min(producer.unwrap_or(1_000_000)).saturating_sub(RECORD_WIRE_OVERHEAD)
+    let producer = producer.find(|(property, _)| *property == "message.max.bytes");
+    let producer = producer.and_then(|(_, value)| value.parse().ok()).unwrap_or(1_000_000);
+    topic_bytes_max(topic).min(producer).saturating_sub(RECORD_WIRE_OVERHEAD)
 }
 
 fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
@@ -211,4 +244,35 @@ pub fn row_lens(catalog: &Catalog) -> BTreeMap<String, usize> {
         Listing::Unavailable { .. } => None,
     });
     served.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Machine, Sources, load};
+
+    fn taken(sets: &[&str], results: usize, dlq: usize) -> Result<(), String> {
+        let machine = Machine { host: Some("h".into()), cores: 2, ..Machine::default() };
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        let config = load(&Sources { sets, machine, ..Sources::default() }).unwrap().config;
+        let topic = |bytes: usize| TopicDescription {
+            partitions: 1,
+            replication: 1,
+            config: BTreeMap::from([("max.message.bytes".to_owned(), bytes.to_string())]),
+        };
+        let topics = Topics { requests: topic(1), results: topic(results), dlq: topic(dlq) };
+        topics.take_what_is_sent(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_engine_does_not_start_where_its_batches_or_letters_would_be_refused() {
+        assert_eq!(taken(&[], 1_048_588, 1_114_112), Ok(()));
+        let refused = taken(&[], 100_000, 1_114_112).unwrap_err();
+        assert!(refused.contains("inference.results") && refused.contains("100000"), "{refused}");
+        let small = ["records.bytes_max=5000", "kafka.producer.batch.size=9000"];
+        assert_eq!(taken(&small, 9_000, 9_216), Ok(()));
+        let refused = taken(&small, 9_000, 9_215).unwrap_err();
+        assert!(refused.contains("inference.dlq") && refused.contains("9216"), "{refused}");
+        assert!(taken(&small, 9_000, 8_999).is_err());
+    }
 }

@@ -91,6 +91,6 @@ pub(crate) fn rate(count: u64, time: Duration) -> u64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-fn ratio(engine: u64, floor: u64) -> f64 {
+pub(crate) fn ratio(engine: u64, floor: u64) -> f64 {
     (engine as f64 / floor.max(1) as f64 * 1_000.0).round() / 1_000.0
 }

@@ -3,38 +3,29 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::floor::Floor;
 use crate::machine::Machine;
 
-/// What was measured at a point. What does not apply is left out.
+/// What was measured at a point. What does not apply is null.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
     pub(crate) name: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload_floats: Option<usize>,
     pub(crate) records: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) records_per_second: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) records_per_cpu_second: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) engine_cpu_ns_per_record: Option<u64>,
     #[serde(flatten)]
     pub(crate) floor: Option<Floor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<f64>,
     /// Of the drain of the same requests in the same run.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) drain_cpu_ns_per_record: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p50_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) p99_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_ms: Option<f64>,
     pub(crate) rss_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle_cpu_percent: Option<f64>,
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
@@ -56,7 +47,12 @@ impl Figures {
             #[serde(flatten)]
             machine: &'a Machine,
         }
-        serde_json::to_string(&Line { figures: self, machine }).expect("figures are numbers and text")
+        let mut line =
+            serde_json::to_value(Line { figures: self, machine }).expect("figures are numbers and text");
+        for key in Floor::KEYS {
+            line.as_object_mut().map(|line| line.entry(key).or_insert(Value::Null));
+        }
+        line.to_string()
     }
 
     /// A line for people, beside the bars.

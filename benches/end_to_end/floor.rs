@@ -51,6 +51,16 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
+    /// The names of its figures.
+    pub(crate) const KEYS: [&str; 6] = [
+        "floor_cpu_ns_per_record",
+        "floor_consume_ns",
+        "floor_decode_ns",
+        "floor_infer_ns",
+        "floor_encode_ns",
+        "floor_produce_ns",
+    ];
+
     /// All stages together.
     pub(crate) fn sum(&self) -> u64 {
         self.sum

@@ -1,5 +1,6 @@
 //! Requests at a fixed rate, however the engine keeps up: latency as a reader of results sees it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -15,10 +16,11 @@ use tidemill::load::{Load, Schedule};
 use tidemill::surroundings::kafka_config;
 
 use crate::audit::audit;
-use crate::drain::{nanos_each, rate};
+use crate::drain::{nanos_each, rate, ratio};
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::figures::Figures;
+use crate::floor;
 use crate::raw::Raw;
 use crate::world::{Setup, World};
 
@@ -42,7 +44,9 @@ pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<F
     let clock = Arc::new(SystemClock::new());
     let start = clock.now().after(Duration::from_millis(500));
     let schedule = Schedule::at_rate(f64::from(RATE))?;
-    let reader = Reader { schedule, start, clock: Arc::clone(&clock), warm, requests: warm + counted };
+    let window = start.after(schedule.due(warm))..start.after(schedule.due(warm + counted));
+    let reader =
+        Reader { schedule, start, clock: Arc::clone(&clock), warm, requests: warm + counted, window };
     let reading = reader.spawn(&world.config)?;
     let writer = {
         let (writer, clock, config) = (writer(&world)?, Arc::clone(&clock), world.config.clone());
@@ -54,18 +58,23 @@ pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<F
     sleep_until(&clock, start.after(schedule.due(warm + counted)));
     let spent = engine.cpu()?.saturating_sub(before);
     writer.join().map_err(|_| panicked("the load"))??;
-    let latency = reading.join().map_err(|_| panicked("the reader"))??;
+    let Seen { latency, in_window } = reading.join().map_err(|_| panicked("the reader"))??;
     let rss_bytes = engine.stop()?;
     let audit = audit(&world, warm + counted)?;
+    let floor = floor::measure(&world, "mlp-16", 16, warm + counted)?;
+    let engine = nanos_each(spent, in_window);
     let millis =
         |quantile: f64| Duration::from_micros(latency.value_at_quantile(quantile)).as_secs_f64() * 1e3;
     Ok(Figures {
         name: "open-loop",
         payload_floats: Some(16),
         records: counted,
-        records_per_second: Some(u64::from(RATE)),
-        records_per_cpu_second: Some(rate(counted, spent)),
-        engine_cpu_ns_per_record: Some(nanos_each(spent, counted)),
+        // What became visible while the CPU time was counted, not what was due.
+        records_per_second: Some(rate(in_window, Duration::from_secs(u64::from(seconds)))),
+        records_per_cpu_second: Some(rate(in_window, spent)),
+        engine_cpu_ns_per_record: Some(engine),
+        ratio: Some(ratio(engine, floor.sum())),
+        floor: Some(floor),
         drain_cpu_ns_per_record: drained,
         p50_ms: Some(millis(0.5)),
         p99_ms: Some(millis(0.99)),
@@ -137,34 +146,43 @@ struct Reader {
     clock: Arc<SystemClock>,
     warm: u64,
     requests: u64,
+    window: Range<Moment>,
+}
+
+/// What the reader saw: microseconds from the time that each request was due to the moment at which its result was there, and how many
+/// results came while the engine's CPU time was counted.
+struct Seen {
+    latency: Histogram<u64>,
+    in_window: u64,
 }
 
 impl Reader {
     /// Starts to read.
-    fn spawn(self, config: &Config) -> Result<thread::JoinHandle<Result<Histogram<u64>, Failure>>, Failure> {
+    fn spawn(self, config: &Config) -> Result<thread::JoinHandle<Result<Seen, Failure>>, Failure> {
         let raw = Raw::new(config, &format!("{}-reader", config.kafka.group))?;
         raw.assign(&config.topics.results.name, config.topics.results.partitions)?;
         Ok(thread::spawn(move || self.read(&raw)))
     }
 
-    /// Microseconds from the time that each request was due to the moment at which its result was there.
-    fn read(&self, raw: &Raw) -> Result<Histogram<u64>, Failure> {
+    fn read(&self, raw: &Raw) -> Result<Seen, Failure> {
         let mut latency = Histogram::<u64>::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
             .expect("an hour in microseconds fits three digits");
-        let mut seen = 0;
+        let (mut seen, mut in_window) = (0, 0);
         while seen < self.requests {
             let Some(message) = raw.poll(SILENCE)? else {
                 return Err(Failure::Late { what: "reading the next result", limit: SILENCE });
             };
+            let now = self.clock.now();
             seen += 1;
+            in_window += u64::from(self.window.contains(&now));
             let index = index_of(message.key().unwrap_or_default())?;
             if index >= self.warm {
                 let due = self.start.after(self.schedule.due(index));
-                let micros = self.clock.now().since(due).as_micros();
+                let micros = now.since(due).as_micros();
                 latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
             }
         }
-        Ok(latency)
+        Ok(Seen { latency, in_window })
     }
 }
 
