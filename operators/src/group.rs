@@ -237,11 +237,11 @@ impl Group {
         let tenure = self.parts.tenure.lock();
         for partition in partitions {
             let Some(lease) = tenure.lease(*partition) else { continue };
-            self.draining.insert(*partition, lease);
+            if self.draining.insert(*partition, lease).is_none() {
+                self.drained_by = self.parts.clock.now().after(self.parts.drain_max);
+            }
             self.parts.ports.send(self.parts.ports.worker_of(*partition), Order::Drain(lease));
         }
-        drop(tenure);
-        self.drained_by = self.parts.clock.now().after(self.parts.drain_max);
     }
 
     fn finish_drain(&mut self) {
@@ -286,9 +286,10 @@ impl Group {
     }
 
     fn out_of_range(&mut self, partition: Partition) {
+        // What was read before the partition went back is the next owner's to find out.
         let next = self.parts.tenure.lock().account(partition).map(|account| account.committed());
+        let Some(next) = next else { return };
         let log = self.member.log_range(partition).ok();
-        let next = next.unwrap_or(NextOffset(-1));
         self.parts.faults.raise(Fault::OutOfRange { partition, next, log });
     }
 

@@ -68,11 +68,6 @@ impl Ports {
         drop(self.ports[worker].source.set(source));
     }
 
-    /// Whether every worker's dataflow is built.
-    pub fn connected(&self) -> bool {
-        self.ports.iter().all(|port| port.source.get().is_some())
-    }
-
     /// Puts an order into the inbox of a worker, and wakes its source.
     pub fn send(&self, worker: usize, order: Order) {
         self.ports[worker].inbox.lock().unwrap_or_else(PoisonError::into_inner).push(order);

@@ -157,11 +157,6 @@ impl Committer {
         }
     }
 
-    /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
-    }
-
     /// Goes one step further.
     pub fn step(&mut self) -> Pace {
         if self.parts.faults.get().is_some() {
@@ -308,7 +303,6 @@ impl Committer {
             tracing::warn!(attempt = self.attempts, "transaction aborted; its outcomes are sent again");
             self.parts.observer.aborted();
             self.trouble.replay();
-            self.attempts += 1;
             self.phase = Phase::Begin;
             return self.back_off();
         }
@@ -494,11 +488,6 @@ impl Committer {
 
     fn producer(&mut self) -> &mut dyn Producer {
         self.producer.as_deref_mut().expect("only a rebuild takes the producer away")
-    }
-
-    /// What the transaction under way would commit, for people: partition and next offset.
-    pub fn under_way(&self) -> Vec<(i32, NextOffset)> {
-        self.transaction.iter().map(|part| (part.lease.partition.0, part.next)).collect()
     }
 }
 
