@@ -301,8 +301,11 @@ impl Observer for Metrics {
         let Some(series) = self.model(batch.model) else { return };
         series.records.inc_by(count(batch.rows));
         series.calls.inc_by(u64::from(batch.calls));
-        series.batches[batch.closed.name()].observe(count(batch.rows));
-        series.inference.observe(micros(batch.inference));
+        // What a broken device has given nothing for will be a batch when it works again.
+        if batch.rows > 0 {
+            series.batches[batch.closed.name()].observe(count(batch.rows));
+            series.inference.observe(micros(batch.inference));
+        }
         series.queue.observe_all(batch.queue.iter().copied().map(micros));
         series.latency.observe_all(batch.total.iter().copied().map(micros));
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
@@ -412,6 +415,14 @@ mod tests {
             queue: total,
             total,
         });
+    }
+
+    #[test]
+    fn a_try_of_a_broken_device_is_a_call_and_no_batch() {
+        let metrics = metrics();
+        batch(&metrics, 0, &[]);
+        assert_eq!(metrics.snapshot().batches, 0);
+        assert!(metrics.text().contains("tidemill_model_calls_total{model=\"a\"} 1"), "{}", metrics.text());
     }
 
     #[test]

@@ -123,19 +123,16 @@ impl Executor {
         }
         left.sort_by_key(|range| range.start);
         let (outcomes, queue, total) = book.close();
-        // What a broken device has given nothing for is no batch yet.
-        if !total.is_empty() {
-            self.parts.observer.batch(&BatchSeen {
-                model: batch.model,
-                id: &batch.served.id,
-                closed: batch.closed,
-                rows: total.len(),
-                calls: calls.count,
-                inference: calls.time,
-                queue: &queue,
-                total: &total,
-            });
-        }
+        self.parts.observer.batch(&BatchSeen {
+            model: batch.model,
+            id: &batch.served.id,
+            closed: batch.closed,
+            rows: total.len(),
+            calls: calls.count,
+            inference: calls.time,
+            queue: &queue,
+            total: &total,
+        });
         let left = broken.map(|RunError(reason)| {
             let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
             let closed = crate::observe::CloseReason::Retry;
