@@ -212,12 +212,6 @@ impl Config {
         }
     }
 
-    /// The execution providers of this model, in order.
-    pub fn providers(&self, model: &str) -> &[Provider] {
-        let own = self.models.overrides.get(model).and_then(|model| model.providers.as_deref());
-        own.unwrap_or(&self.onnx.providers)
-    }
-
     /// What to do with this model's NaN and infinities.
     pub fn not_finite(&self, model: &str) -> NotFinite {
         self.models.overrides.get(model).and_then(|model| model.not_finite).unwrap_or_default()

@@ -18,7 +18,7 @@ mod signature;
 pub use environment::environment;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ort::ep::ExecutionProvider;
@@ -131,11 +131,6 @@ impl OnnxBackend {
             }
         }
         Ok(backend)
-    }
-
-    /// Where the library was loaded from. A bare name was found by the system.
-    pub fn library(&self) -> &Path {
-        &self.runtime.library
     }
 
     /// Whether a provider works here, or why not. A provider that does not is logged once: there are as many sessions as executors
