@@ -144,13 +144,44 @@ is_foreign() {
     [[ -n ${TIDEMILL_BOOTSTRAP:-} && -z $state_option && -z ${TIDEMILL_KAFKA_STATE:-} ]]
 }
 
+# What a process was started with, each argument followed by a space; nothing if it does not live. Out of /proc where there is
+# one, because a slim image has no `ps`.
+arguments_of() {
+    if [[ -d /proc/self ]]; then
+        tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || true
+    else
+        ps -ww -o args= -p "$1" 2>/dev/null || true
+    fi
+}
+
+# The children of a process, one a line.
+children_of() {
+    local stat process fields
+    if [[ ! -d /proc/self ]]; then
+        pgrep -P "$1" 2>/dev/null || true
+        return
+    fi
+    for stat in /proc/[0-9]*/stat; do
+        fields=""
+        # Some have ended since they were listed.
+        read -r -d '' fields 2>/dev/null <"$stat" || [[ -n $fields ]] || continue
+        # `ID (NAME) STATE PARENT ...`: a name may hold anything, brackets too.
+        fields=${fields##*) }
+        fields=${fields#* }
+        if [[ ${fields%% *} == "$1" ]]; then
+            process=${stat%/stat}
+            echo "${process##*/}"
+        fi
+    done
+}
+
 # Whether the recorded process lives and is this broker: process ids are used again.
 is_running() {
     local id
     if id=$(recall container); then
         [[ $(docker inspect -f '{{.State.Running}}' "$id" 2>/dev/null) == true ]]
     elif id=$(recall pid); then
-        [[ $(ps -ww -o args= -p "$id" 2>/dev/null) == *"$state/server.properties"* ]]
+        [[ $(arguments_of "$id") == *"$state/server.properties"* ]]
     else
         return 1
     fi
@@ -402,7 +433,7 @@ stop() {
 # Sends SIGNAL to a process and all its descendants: cargo does not hand a signal on to the tests that it runs.
 signal_tree() {
     local signal=$1 process=$2 child
-    for child in $(pgrep -P "$process" 2>/dev/null); do
+    for child in $(children_of "$process"); do
         signal_tree "$signal" "$child"
     done
     kill -s "$signal" "$process" 2>/dev/null || true

@@ -100,13 +100,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Faults> {
 /// The settings of every layer, the weakest first.
 fn layers(sources: &Sources) -> Result<Vec<Setting>, Faults> {
     let mut settings = defaults();
+    let defaults = settings.clone();
+    let is_text = |key: &Key| schema::is_text(key, &defaults);
     let default = sources.file_default.as_ref().filter(|path| path.exists());
     if let Some(path) = sources.file.as_ref().or(default) {
         settings.extend(from_file(path)?);
     }
-    settings.extend(layer::from_environment(&sources.machine.environment)?);
+    settings.extend(layer::from_environment(&sources.machine.environment, &is_text)?);
     for assignment in &sources.sets {
-        settings.extend(layer::from_assignment(assignment)?);
+        settings.extend(layer::from_assignment(assignment, &is_text)?);
     }
     Ok(settings)
 }

@@ -74,10 +74,13 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         library: config.onnx.library.clone(),
         providers: providers(&config.onnx.providers),
         require_gpu: config.onnx.require_gpu,
+        device: config.onnx.device,
+        fp16: config.onnx.fp16,
+        engine_cache: config.onnx.engine_cache.clone(),
         intra_threads: config.onnx.intra_threads,
         rows_max: config.batch.size_max,
+        bytes_max: store::BYTES_MAX,
         models: models.collect(),
-        ..OnnxConfig::default()
     }
 }
 
@@ -86,5 +89,36 @@ fn onnx_provider(provider: Provider) -> OnnxProvider {
         Provider::Tensorrt => OnnxProvider::TensorRt,
         Provider::Cuda => OnnxProvider::Cuda,
         Provider::Cpu => OnnxProvider::Cpu,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Machine, Sources, load};
+
+    #[test]
+    fn every_setting_of_onnx_reaches_the_sessions() {
+        let sets = [
+            "onnx.library=/lib/o.so",
+            "onnx.providers=[\"tensorrt\"]",
+            "onnx.require_gpu=true",
+            "onnx.device=1",
+            "onnx.fp16=true",
+            "onnx.engine_cache=/engines",
+            "onnx.intra_threads=3",
+            "batch.size_max=7",
+        ];
+        let sources = Sources {
+            sets: sets.map(str::to_owned).to_vec(),
+            machine: Machine { host: Some("h".into()), cores: 2, ..Machine::default() },
+            ..Sources::default()
+        };
+        let config = onnx_config(&load(&sources).unwrap().config);
+        assert_eq!(config.library, Some("/lib/o.so".into()));
+        assert_eq!(config.providers, [OnnxProvider::TensorRt]);
+        assert!(config.require_gpu && config.fp16);
+        assert_eq!((config.device, config.intra_threads, config.rows_max), (1, 3, 7));
+        assert_eq!(config.engine_cache, Some("/engines".into()));
     }
 }

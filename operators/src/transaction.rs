@@ -24,7 +24,7 @@ use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
-use crate::lease::{NextOffset, Partition};
+use crate::lease::Partition;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;

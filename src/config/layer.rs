@@ -95,13 +95,15 @@ pub(super) fn from_text(path: Option<&Path>, text: &str) -> Result<Vec<Setting>,
     Ok(settings.collect())
 }
 
-/// Reads the settings of environment variables; others than `TIDEMILL__…` are passed over.
+/// Reads the settings of environment variables; others than `TIDEMILL__…` are passed over. `is_text` tells the keys whose values are
+/// texts.
 ///
 /// # Errors
 ///
 /// If one names a model, whose id cannot be told from the variable's name.
 pub(super) fn from_environment<'a>(
     variables: impl IntoIterator<Item = (&'a String, &'a String)>,
+    is_text: &dyn Fn(&Key) -> bool,
 ) -> Result<Vec<Setting>, Fault> {
     let mut settings = Vec::new();
     for (name, text) in variables {
@@ -120,21 +122,25 @@ pub(super) fn from_environment<'a>(
             _ => kept,
         };
         let origin = Origin::Environment(name.clone());
-        settings.extend(from_value(&key, &parse_value(text), &origin));
+        settings.extend(from_value(&key, &parse_value(text, is_text(&key)), &origin));
     }
     Ok(settings)
 }
 
-fn is_topic_config(key: &Key) -> bool {
+/// Whether it is one of the keys that are passed through to a topic.
+pub(super) fn is_topic_config(key: &Key) -> bool {
     matches!(key.parts()[..], ["topics", _, "config", _])
 }
 
-/// Reads `KEY=VALUE`.
+/// Reads `KEY=VALUE`. `is_text` tells the keys whose values are texts.
 ///
 /// # Errors
 ///
 /// If it is not of that form.
-pub(super) fn from_assignment(assignment: &str) -> Result<Vec<Setting>, Fault> {
+pub(super) fn from_assignment(
+    assignment: &str,
+    is_text: &dyn Fn(&Key) -> bool,
+) -> Result<Vec<Setting>, Fault> {
     let misshapen = |shown: &str| {
         Fault::new(format!("`--set {shown}` is not of the form KEY=VALUE"))
             .help("for example `--set batch.size_max=32`")
@@ -150,7 +156,8 @@ pub(super) fn from_assignment(assignment: &str) -> Result<Vec<Setting>, Fault> {
             _ => Table::new(),
         };
     }
-    Ok(from_value(&Key::new(steps), &parse_value(text), &Origin::CommandLine))
+    let key = Key::new(steps);
+    Ok(from_value(&key, &parse_value(text, is_text(&key)), &Origin::CommandLine))
 }
 
 /// The settings that one value makes: several, where it is a table.
@@ -163,10 +170,13 @@ fn from_value(key: &Key, value: &Value, origin: &Origin) -> Vec<Setting> {
 }
 
 /// A value written outside of a file: TOML where it is, else the text itself.
-fn parse_value(text: &str) -> Value {
-    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
-    let only = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-    only.unwrap_or_else(|| Value::String(text.to_owned()))
+///
+/// Where a text is wanted, a number or a truth is one as well, letter by letter: a password `1_000` is no thousand. Only quotes, and
+/// the table that says where a secret is, mean what they mean in TOML.
+fn parse_value(text: &str, is_text: bool) -> Value {
+    let parsed: Option<Value> = text.trim().parse().ok();
+    let meant = parsed.filter(|value| !is_text || value.is_str() || value.is_table());
+    meant.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// A value that is not a table of further settings.
@@ -208,7 +218,8 @@ fn flatten_value(
     }
 }
 
-fn is_topic(key: &Key) -> bool {
+/// Whether it is a topic, whose name may be written in its place.
+pub(super) fn is_topic(key: &Key) -> bool {
     matches!(key.parts()[..], ["topics", "requests" | "results" | "dlq" | "events"])
 }
 
@@ -256,6 +267,15 @@ mod tests {
     use super::*;
     use crate::config::schema;
 
+    /// Where texts are wanted in these tests.
+    fn is_text(key: &Key) -> bool {
+        key.property().is_some() || key.to_string() == "kafka.instance"
+    }
+
+    fn assigned(assignment: &str) -> Vec<Setting> {
+        from_assignment(assignment, &is_text).unwrap()
+    }
+
     fn keys(settings: &[Setting]) -> Vec<String> {
         settings.iter().map(|setting| setting.key.to_string()).collect()
     }
@@ -285,22 +305,46 @@ mod tests {
             ("TIDEMILL__BATCH__SIZE_MAX".to_owned(), "32".to_owned()),
             ("TIDEMILL_SEEDS".to_owned(), "9".to_owned()),
         ];
-        let settings = from_environment(variables.iter().map(|(name, text)| (name, text))).unwrap();
+        let settings = from_environment(variables.iter().map(|(name, text)| (name, text)), &is_text).unwrap();
         assert_eq!(keys(&settings), ["kafka.producer.ssl.key.password", "batch.size_max"]);
         assert_eq!(settings[1].value, Value::Integer(32));
     }
 
     #[test]
     fn an_assignment_may_quote_a_model_id() {
-        let settings = from_assignment("models.\"a.b\".batch.delay_max=5ms").unwrap();
+        let settings = assigned("models.\"a.b\".batch.delay_max=5ms");
         assert_eq!(keys(&settings), ["models.\"a.b\".batch.delay_max"]);
         assert_eq!(settings[0].value, Value::String("5ms".to_owned()));
-        assert!(from_assignment("batch").is_err());
+        assert!(from_assignment("batch", &is_text).is_err());
+    }
+
+    #[test]
+    fn a_text_outside_of_a_file_is_taken_letter_by_letter_where_one_is_wanted() {
+        let texts =
+            ["0", "1_000", "1e5", "0x1F", "+5", "1.0", "true", "[1]", "2020-01-01", " a", "\"a\" b", "{ a"];
+        for text in texts {
+            for key in ["kafka.instance", "kafka.producer.sasl.password"] {
+                let settings = assigned(&format!("{key}={text}"));
+                assert_eq!(settings[0].value, Value::String(text.to_owned()), "{key}");
+            }
+        }
+        assert_eq!(assigned("batch.size_max=1_000")[0].value, Value::Integer(1_000), "a number is wanted");
+    }
+
+    #[test]
+    fn quotes_and_the_place_of_a_secret_mean_what_they_mean_in_a_file() {
+        let value = |text: &str| assigned(&format!("kafka.consumer.sasl.password={text}"))[0].value.clone();
+        assert_eq!(value("\"a\\u0062\""), Value::String("ab".to_owned()));
+        assert_eq!(value("'1_000'"), Value::String("1_000".to_owned()));
+        for place in ["env", "file"] {
+            let expected = Table::from_iter([(place.to_owned(), Value::String("P".to_owned()))]);
+            assert_eq!(value(&format!("{{ {place} = \"P\" }}")), Value::Table(expected));
+        }
     }
 
     #[test]
     fn a_topic_may_be_given_by_its_name_alone() {
-        assert_eq!(keys(&from_assignment("topics.requests=orders").unwrap()), ["topics.requests.name"]);
+        assert_eq!(keys(&assigned("topics.requests=orders")), ["topics.requests.name"]);
     }
 
     #[test]
@@ -323,9 +367,9 @@ mod tests {
         let variables = [(format!("{ENVIRONMENT_PREFIX}{text}"), text.to_owned())];
         let read = [
             from_text(Some(Path::new("t.toml")), text),
-            from_assignment(text),
-            from_assignment(&format!("{text}={text}")),
-            from_environment(variables.iter().map(|(name, text)| (name, text))),
+            from_assignment(text, &is_text),
+            from_assignment(&format!("{text}={text}"), &is_text),
+            from_environment(variables.iter().map(|(name, text)| (name, text)), &is_text),
         ];
         let known = [Key::from_dotted("batch.size_max")];
         for settings in read {

@@ -13,7 +13,7 @@ use super::secret::{Properties, Property};
 use super::units::Count;
 use super::written::{
     BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, ModelOverridesFile, OffsetsMissing,
-    OffsetsOutOfRange, Order, Provider, ResultKey, TopicFile,
+    OffsetsOutOfRange, OnnxFile, Order, Provider, ResultKey, TopicFile,
 };
 
 /// The first part of every transactional id.
@@ -196,6 +196,12 @@ pub struct Onnx {
     pub providers: Vec<Provider>,
     /// Whether to refuse to start when only the CPU took effect.
     pub require_gpu: bool,
+    /// The number of the GPU.
+    pub device: i32,
+    /// Whether TensorRT may compute in half precision.
+    pub fp16: bool,
+    /// Where TensorRT keeps the engines that it built; `None` for nowhere.
+    pub engine_cache: Option<PathBuf>,
     /// Threads inside one run.
     pub intra_threads: usize,
     /// Executor threads.
@@ -210,12 +216,6 @@ impl Config {
             size_max: overrides.and_then(|model| model.size_max).unwrap_or(self.batch.size_max),
             delay_max: overrides.and_then(|model| model.delay_max).unwrap_or(self.batch.delay_max),
         }
-    }
-
-    /// The execution providers of this model, in order.
-    pub fn providers(&self, model: &str) -> &[Provider] {
-        let own = self.models.overrides.get(model).and_then(|model| model.providers.as_deref());
-        own.unwrap_or(&self.onnx.providers)
     }
 
     /// What to do with this model's NaN and infinities.
@@ -261,13 +261,9 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
     if !faults.is_empty() {
         return Err(faults);
     }
-    let count = |count| match count {
-        Count::Auto => machine.cores.clamp(1, 8),
-        Count::Exactly(count) => count,
-    };
     Ok(Config {
         delivery: written.delivery,
-        workers: count(written.workers),
+        workers: count(written.workers, machine),
         kafka,
         topics: Topics {
             requests: topic(written.topics.requests),
@@ -298,17 +294,31 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
             path: written.models.path,
             overrides: written.models.by_id.into_iter().map(|(id, model)| (id, overrides(model))).collect(),
         },
-        onnx: Onnx {
-            library: Some(written.onnx.library).filter(|path| !path.as_os_str().is_empty()),
-            providers: written.onnx.providers,
-            require_gpu: written.onnx.require_gpu,
-            intra_threads: written.onnx.intra_threads.0,
-            executors: count(written.onnx.executors),
-        },
+        onnx: onnx(written.onnx, machine),
         http_address: written.http.address.0,
         log_format: written.log.format,
         log_filter: written.log.filter,
     })
+}
+
+fn count(written: Count, machine: &Machine) -> usize {
+    match written {
+        Count::Auto => machine.cores.clamp(1, 8),
+        Count::Exactly(count) => count,
+    }
+}
+
+fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
+    Onnx {
+        library: Some(written.library).filter(|path| !path.as_os_str().is_empty()),
+        providers: written.providers,
+        require_gpu: written.require_gpu,
+        device: written.device.0,
+        fp16: written.fp16,
+        engine_cache: engine_cache(written.engine_cache, machine),
+        intra_threads: written.intra_threads.0,
+        executors: count(written.executors, machine),
+    }
 }
 
 /// Values that have a name already and no code yet.
@@ -339,6 +349,18 @@ fn instance(written: &str, machine: &Machine, faults: &mut Vec<(Key, Fault)>) ->
         faults.push((Key::from_dotted("kafka.instance"), fault));
         String::new()
     })
+}
+
+/// The folder that is meant: `auto` is one below the user's cache, where there is a user; nothing is no folder.
+fn engine_cache(written: PathBuf, machine: &Machine) -> Option<PathBuf> {
+    if written.as_os_str() != "auto" {
+        return Some(written).filter(|path| !path.as_os_str().is_empty());
+    }
+    // A path that is not absolute is to be passed over: so the XDG specification.
+    let named =
+        |name: &str| machine.environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("tidemill").join("engines"))
 }
 
 fn resolve(
@@ -381,5 +403,32 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         providers: written.providers,
         not_finite: written.not_finite,
         output: written.output,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_kept_in_the_users_cache_unless_told_otherwise() {
+        let found = |written: &str, environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            let machine = Machine { environment: environment.collect(), ..Machine::default() };
+            engine_cache(written.into(), &machine)
+        };
+        let home = [("HOME", "/h")];
+        assert_eq!(found("auto", &home), Some("/h/.cache/tidemill/engines".into()));
+        assert_eq!(
+            found("auto", &[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]),
+            Some("/c/tidemill/engines".into())
+        );
+        assert_eq!(
+            found("auto", &[("HOME", "/h"), ("XDG_CACHE_HOME", "c")]),
+            Some("/h/.cache/tidemill/engines".into())
+        );
+        assert_eq!(found("auto", &[]), None);
+        assert_eq!(found("", &home), None);
+        assert_eq!(found("engines", &home), Some("engines".into()));
     }
 }

@@ -59,6 +59,15 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
         "onnx.require_gpu",
         "at least one provider has to be listed",
     );
+    let own = config.models.overrides.values().filter_map(|model| model.providers.as_ref());
+    let has_tensorrt =
+        own.chain([&config.onnx.providers]).flatten().any(|provider| *provider == Provider::Tensorrt);
+    require(
+        has_tensorrt || !config.onnx.fp16,
+        "onnx.fp16",
+        "onnx.providers",
+        "half precision is TensorRT's, which is not listed",
+    );
     found
 }
 
@@ -302,6 +311,13 @@ mod tests {
             format!("topics.dlq.config.max.message.bytes={}", Letterhead::BYTES_MIN - 1),
         ]);
         assert_eq!(found, [pair("records.bytes_max", "topics.dlq.config.max.message.bytes")]);
+    }
+
+    #[test]
+    fn half_precision_is_for_tensorrt() {
+        let half = "onnx.fp16=true".to_owned();
+        assert_eq!(contradicting(std::slice::from_ref(&half)), [pair("onnx.fp16", "onnx.providers")]);
+        assert_eq!(contradicting(&[half, "models.m.providers=[\"tensorrt\"]".to_owned()]), []);
     }
 
     proptest! {

@@ -1,8 +1,10 @@
 //! Which keys there are: those of `default.toml`, and below a few of them any.
 
+use toml::Value;
+
 use super::fault::Fault;
 use super::key::Key;
-use super::layer::Setting;
+use super::layer::{self, Setting};
 use super::refused;
 
 /// What may be set for a model.
@@ -38,6 +40,20 @@ pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
                 None => fault.help("`tidemill check --explain` lists every key"),
             })
         }
+    }
+}
+
+/// Whether the value of this key is a text: so in `default.toml`, and a number in its place is refused.
+pub(super) fn is_text(key: &Key, defaults: &[Setting]) -> bool {
+    if key.property().is_some() || layer::is_topic_config(key) || layer::is_topic(key) {
+        return true;
+    }
+    match key.parts()[..] {
+        ["models", _, "output" | "not_finite"] | ["models", _, "batch", "delay_max"] => true,
+        _ => defaults.iter().find(|default| &default.key == key).is_some_and(|default| {
+            let number = Setting { value: Value::Integer(1), ..default.clone() };
+            default.value.is_str() && super::type_fault(&number, defaults).is_some()
+        }),
     }
 }
 
@@ -117,6 +133,42 @@ mod tests {
         assert_eq!(suggested("size_max").as_deref(), Some("batch.size_max"));
         assert_eq!(suggested("models.mlp-16.batch.sizemax").as_deref(), Some("models.mlp-16.batch.size_max"));
         assert_eq!(suggested("something.else.entirely"), None);
+    }
+
+    #[test]
+    fn a_key_is_a_text_where_no_number_may_stand() {
+        let defaults = crate::config::defaults();
+        let is_text = |key: &&str| is_text(&Key::from_dotted(key), &defaults);
+        let texts = [
+            "kafka.instance",
+            "kafka.group",
+            "kafka.start_timeout",
+            "kafka.group_protocol",
+            "kafka.consumer.check.crcs",
+            "kafka.producer.linger.ms",
+            "kafka.admin.sasl.password",
+            "topics.requests",
+            "topics.requests.name",
+            "topics.dlq.config.max.message.bytes",
+            "models.path",
+            "models.m.output",
+            "http.address",
+        ];
+        let others = [
+            "kafka",
+            "kafka.producer",
+            "workers",
+            "onnx.executors",
+            "onnx.providers",
+            "onnx.require_gpu",
+            "commit.bytes_max",
+            "topics.requests.partitions",
+            "models.m.batch.size_max",
+            "models.m.providers",
+            "nothing.of.the.kind",
+        ];
+        assert_eq!(texts.iter().find(|key| !is_text(key)), None);
+        assert_eq!(others.iter().find(|key| is_text(key)), None);
     }
 
     proptest! {

@@ -168,6 +168,9 @@ pub(super) struct OnnxFile {
     pub(super) library: PathBuf,
     pub(super) providers: Vec<Provider>,
     pub(super) require_gpu: bool,
+    pub(super) device: Device,
+    pub(super) fp16: bool,
+    pub(super) engine_cache: PathBuf,
     pub(super) intra_threads: Threads,
     pub(super) executors: Count,
 }
@@ -354,6 +357,14 @@ checked! {
     BatchSize(usize) from i64: |rows| match usize::try_from(rows) {
         Ok(rows) if (1..=65_536).contains(&rows) => Ok(rows),
         _ => Err(format!("{rows} is not a number of rows from 1 to 65536")),
+    }
+}
+
+checked! {
+    /// The number of a GPU.
+    Device(i32) from i64: |device| match i32::try_from(device) {
+        Ok(device) if (0..=255).contains(&device) => Ok(device),
+        _ => Err(format!("{device} is not the number of a GPU, from 0 to 255")),
     }
 }
 

@@ -12,6 +12,7 @@ mod own;
 mod poison;
 mod rig;
 mod served;
+mod slim;
 mod stop;
 mod strangers;
 mod wait;

@@ -146,6 +146,24 @@ fn the_strongest_layer_counts_and_is_named() {
 }
 
 #[test]
+fn a_number_stays_as_it_was_typed_where_a_text_is_wanted() {
+    let folder = folder("");
+    let mut command = check(folder.path());
+    command.env("TIDEMILL__KAFKA__INSTANCE", "0").env("TIDEMILL__KAFKA__CONSUMER__CLIENT_ID", "1_000");
+    command.args(["--set", "kafka.group=007", "--set", "topics.requests=1e5"]);
+    command.args(["--set", "kafka.producer.linger.ms=+5", "--set", "workers=2"]);
+    let (code, report, stderr) = run(command);
+    assert_eq!(code, 10, "{stderr}");
+    let value = |key| setting(&report, key).0;
+    assert_eq!(value("kafka.instance"), "\"0\"");
+    assert_eq!(value("kafka.consumer.client.id"), "\"1_000\"");
+    assert_eq!(value("kafka.group"), "\"007\"");
+    assert_eq!(value("topics.requests.name"), "\"1e5\"");
+    assert_eq!(value("kafka.producer.linger.ms"), "\"+5\"");
+    assert_eq!(value("workers"), "2");
+}
+
+#[test]
 fn a_broker_that_is_not_there_has_a_code_of_its_own() {
     let folder = folder("");
     for arguments in [["topics", "create"], ["topics", "check"]] {

@@ -18,7 +18,7 @@ mod signature;
 pub use environment::environment;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ort::ep::ExecutionProvider;
@@ -62,8 +62,6 @@ pub struct OnnxConfig {
     pub fp16: bool,
     /// Threads that a session computes with, the executor's included.
     pub intra_threads: usize,
-    /// Whether a session's own threads spin while they wait for work.
-    pub spinning: bool,
     /// Where TensorRT keeps the engines that it built. Without a folder it builds them at each start.
     pub engine_cache: Option<PathBuf>,
     /// The most rows of a batch: TensorRT's engines are built for one to this many.
@@ -92,7 +90,6 @@ impl Default for OnnxConfig {
             device: 0,
             fp16: false,
             intra_threads: 1,
-            spinning: false,
             engine_cache: None,
             rows_max: 64,
             bytes_max: store::BYTES_MAX,
@@ -131,11 +128,6 @@ impl OnnxBackend {
             }
         }
         Ok(backend)
-    }
-
-    /// Where the library was loaded from. A bare name was found by the system.
-    pub fn library(&self) -> &Path {
-        &self.runtime.library
     }
 
     /// Whether a provider works here, or why not. A provider that does not is logged once: there are as many sessions as executors
@@ -189,8 +181,8 @@ impl OnnxBackend {
         let builder =
             Session::builder(&self.runtime.environment).map_err(|error| bounded(error.message()))?;
         let builder = step(builder.with_intra_threads(self.config.intra_threads))?;
-        let builder = step(builder.with_intra_op_spinning(self.config.spinning))?;
-        let builder = step(builder.with_inter_op_spinning(self.config.spinning))?;
+        let builder = step(builder.with_intra_op_spinning(false))?;
+        let builder = step(builder.with_inter_op_spinning(false))?;
         // A pattern is kept for each batch size that was ever run, and batches come in all sizes.
         let builder = step(builder.with_memory_pattern(false))?;
         // Else a file of the library's own format would be read too, whatever it is named.

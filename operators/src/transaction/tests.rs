@@ -12,6 +12,7 @@ use crate::broker::{GroupEvent, Isolation, Member};
 use crate::budget::{BudgetConfig, LeaseAccount};
 use crate::clock::ManualClock;
 use crate::fixtures::{Recorder, broker, committed, lease, results};
+use crate::lease::NextOffset;
 use crate::lease::Offset;
 use crate::outbox::Retained;
 use crate::outcome::Outcomes;

@@ -1,5 +1,6 @@
 //! The engine is killed, again and again.
 
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +44,13 @@ fn an_engine_killed_ten_times_loses_and_doubles_nothing() {
     assert_eq!(report.requests, 20_000);
     engine.signal("TERM");
     assert_eq!(engine.end().code(), Some(0));
-    let twice = inferred + engine.counted("inferred") - report.results;
-    println!("{twice} of {} requests were inferred twice over {KILLS} kills, or a few more", report.requests);
+    // Each engine's count was last looked at some time before it was killed: the sum may be less than what was inferred.
+    let twice = (inferred + engine.counted("inferred")).saturating_sub(report.results);
+    // Not by `println!`: of a test that passes, that is never seen.
+    writeln!(
+        std::io::stderr(),
+        "{twice} of {} requests were inferred twice over {KILLS} kills, or a few more",
+        report.requests
+    )
+    .unwrap();
 }

@@ -71,7 +71,7 @@ impl OwnBroker {
 }
 
 /// The script, with nothing of the broker that the tests share.
-fn script() -> Command {
+pub(crate) fn script() -> Command {
     let mut command = Command::new(SCRIPT);
     command.env_remove("TIDEMILL_BOOTSTRAP").env_remove("TIDEMILL_KAFKA_STATE").stdin(Stdio::null());
     command

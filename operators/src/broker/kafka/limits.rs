@@ -27,7 +27,7 @@ impl TopicLimits {
             Some(limit) => *limit,
             None => self.learn(topic),
         };
-        (batch_bytes(record) > limit).then_some(limit)
+        (record.wire_bytes() > limit).then_some(limit)
     }
 
     /// Forgets all limits: one of them was wrong.
@@ -65,16 +65,6 @@ fn batch_max(properties: &BTreeMap<String, String>) -> usize {
     const DEFAULT: usize = 1_000_000;
     let of = |name: &str| properties.get(name).and_then(|value| value.parse().ok()).unwrap_or(DEFAULT);
     of("batch.size").min(of("message.max.bytes"))
-}
-
-/// An upper bound of the bytes of a batch that holds this record alone, uncompressed: what the broker compares with its limit.
-fn batch_bytes(record: RecordView<'_>) -> usize {
-    const BATCH_HEADER: usize = 61;
-    // Length, attributes, the differences of timestamp and offset, and the lengths of key, value and headers.
-    const RECORD_HEADER: usize = 5 + 1 + 10 + 5 + 5 + 5 + 5;
-    // The lengths of name and value.
-    const HEADER: usize = 5 + 5;
-    BATCH_HEADER + RECORD_HEADER + HEADER * record.headers().len() + record.payload_bytes()
 }
 
 #[cfg(test)]
