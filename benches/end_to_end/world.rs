@@ -18,6 +18,9 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// How long the broker lets a transaction wait that is being filled.
 const PRELOAD_MAX: Duration = Duration::from_mins(10);
 
+/// How long a plain writer may take to have everything acknowledged.
+const WRITE_MAX: Duration = Duration::from_mins(1);
+
 /// What all points share.
 pub(crate) struct Setup {
     pub(crate) bootstrap: String,
@@ -80,23 +83,50 @@ impl World {
         Ok(Load::new(LoadOptions { requests, models, ..LoadOptions::default() })?)
     }
 
-    /// Writes requests in a transaction that is left open: nobody reads them before it is committed.
-    pub(crate) fn preload(&self, mut load: Load) -> Result<Preloaded, Failure> {
+    /// Writes the next `count` requests of a load, for everybody to read at once, and waits until they are acknowledged.
+    pub(crate) fn write(&self, load: &mut Load, count: u64) -> Result<(), Failure> {
+        let mut writer = self.broker.writer()?;
+        let topic = &self.config.topics.requests;
+        let mut records = Records::default();
+        for index in 0..count {
+            if load.push_next(&mut records).is_none() {
+                break;
+            }
+            let partition = self.dealt_to(index);
+            writer.write(&topic.name, Some(partition), None, records.get(0), index)?;
+            records.pop();
+        }
+        if !writer.flush(WRITE_MAX) {
+            return Err(Failure::Late { what: "acknowledging the warm-up", limit: WRITE_MAX });
+        }
+        writer.acknowledged().into_iter().try_for_each(|(_, acknowledged)| Ok(acknowledged.map(drop)?))
+    }
+
+    /// The partition of the request at `index`.
+    fn dealt_to(&self, index: u64) -> i32 {
+        let partition = index % self.partitions().max(1) as u64;
+        i32::try_from(partition).expect("a topic has fewer than 2^31 partitions")
+    }
+
+    /// Writes the rest of a load, from its request `first` on, in a transaction that is left open: nobody reads them before it is committed.
+    pub(crate) fn preload(&self, mut load: Load, first: u64) -> Result<Preloaded, Failure> {
         let mut config = kafka_config(&self.config);
         config.transaction_timeout = PRELOAD_MAX;
         let mut producer = KafkaBroker::new(config)?.producer(&format!("{}-load", self.name))?;
         producer.begin()?;
         let topic = &self.config.topics.requests.name;
         let mut records = Records::default();
-        let mut partition = 0;
-        while load.push_next(&mut records).is_some() {
+        for index in first.. {
+            if load.push_next(&mut records).is_none() {
+                break;
+            }
+            let partition = self.dealt_to(index);
             while let Err(error) = producer.send(topic, Some(partition), records.get(0)) {
                 if error.class != Class::QueueFull {
                     return Err(error.into());
                 }
                 producer.drain(Duration::from_millis(100))?;
             }
-            partition = (partition + 1) % self.config.topics.requests.partitions;
             records.pop();
         }
         while !producer.drain(Duration::from_secs(1))? {}

@@ -45,6 +45,13 @@ impl Block {
         Self { model, home, row_len, values: Vec::new(), rows: Vec::new(), text: Vec::new(), polled }
     }
 
+    /// Makes room for `rows` rows whose originals have so many bytes.
+    pub fn reserve(&mut self, rows: usize, bytes: usize) {
+        // A float takes two bytes of JSON at least, and as a rule more than four.
+        self.values.reserve((rows * self.row_len).min(bytes / 4));
+        self.rows.reserve(rows);
+    }
+
     /// Lets the block keep the originals of its own rows alone. What else was polled with them would stay in memory for as long as a
     /// row of this block waits, and it was given back to the budget when it was committed.
     ///

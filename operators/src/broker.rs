@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::lease::{Lease, NextOffset, Offset, Partition};
-use crate::records::{RecordView, Records};
+use crate::records::{RecordView, Records, Size};
 
 /// A broker, as a factory of what the engine uses of it.
 pub trait Broker: Send + Sync {
@@ -110,6 +110,15 @@ pub struct Polled {
 }
 
 impl Polled {
+    /// Nothing polled yet at `polled_at`, with room for as much as `like`.
+    pub fn with_room(polled_at: Moment, like: Size) -> Self {
+        let mut polled = Self { polled_at, ..Self::default() };
+        polled.records.reserve_like(like);
+        polled.origins.reserve(like.records);
+        polled.times.reserve(like.records);
+        polled
+    }
+
     /// Notes that the record at `place` was delivered before.
     pub fn skip(&mut self, place: usize) {
         self.skipped.push(place);

@@ -123,7 +123,12 @@ impl DecodeParts {
             };
             let at = *places[model.0 as usize].get_or_insert_with(|| {
                 let row_len = self.catalog.served(model).map_or(0, |served| served.signature.row_len());
-                decoded.blocks.push(Block::new(model, home, row_len, Arc::clone(polled)));
+                let mut block = Block::new(model, home, row_len, Arc::clone(polled));
+                if place == 0 {
+                    // As a rule one model has most of a poll.
+                    block.reserve(polled.records.len(), polled.records.payload_bytes());
+                }
+                decoded.blocks.push(block);
                 decoded.blocks.len() - 1
             });
             if let Err(refusal) = self.row(&mut decoded.blocks[at], place, record) {

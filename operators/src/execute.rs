@@ -22,6 +22,7 @@ use crate::letters::Letters;
 use crate::model::{Backend, Model, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
 use crate::outcome::{Kind, Outcomes};
+use crate::records::Size;
 
 /// What the executors of a process share.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct ExecuteParts {
 pub struct Executor {
     parts: ExecuteParts,
     sessions: Sessions,
+    /// How much the outcomes of the last batch took.
+    usual: Size,
 }
 
 /// The models that an executor has opened, and the buffers that it runs them with.
@@ -78,7 +81,7 @@ impl Executor {
             input: Vec::new(),
             output: Vec::new(),
         };
-        Self { parts, sessions }
+        Self { parts, sessions, usual: Size::default() }
     }
 
     /// Opens every model, so that no batch waits for it. One that does not open now is tried again when it is needed.
@@ -93,7 +96,7 @@ impl Executor {
     /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken.
     pub fn execute(&mut self, batch: &Batch) -> Executed {
         let started = self.parts.clock.now();
-        let mut book = Book::new(&self.parts, batch, started);
+        let mut book = Book::new(&self.parts, batch, started, self.usual);
         let mut calls = Calls::default();
         let mut left = Vec::new();
         let mut broken = None;
@@ -123,6 +126,9 @@ impl Executor {
         }
         left.sort_by_key(|range| range.start);
         let (outcomes, queue, total) = book.close();
+        if let Some((_, largest)) = outcomes.iter().max_by_key(|(_, outcomes)| outcomes.len()) {
+            self.usual = largest.size();
+        }
         self.parts.observer.batch(&BatchSeen {
             model: batch.model,
             id: &batch.served.id,
@@ -189,25 +195,28 @@ struct Book<'a> {
     rows: Vec<(&'a Arc<Block>, usize, u64)>,
     started: Moment,
     outcomes: Vec<(u64, Outcomes)>,
+    usual: Size,
     queue: Vec<Duration>,
     total: Vec<Duration>,
 }
 
 impl<'a> Book<'a> {
-    fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment) -> Self {
+    fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment, usual: Size) -> Self {
         let rows: Vec<_> = batch.each_row().collect();
         let (queue, total) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        Self { parts, batch, rows, started, outcomes: Vec::new(), queue, total }
+        Self { parts, batch, rows, started, outcomes: Vec::new(), usual, queue, total }
     }
 
     /// The outcomes of one home worker and epoch.
-    fn page(outcomes: &mut Vec<(u64, Outcomes)>, home: usize, epoch: u64) -> &mut Outcomes {
-        let found = outcomes.iter().rposition(|(at, page)| *at == epoch && page.home == home);
+    fn page(&mut self, home: usize, epoch: u64) -> &mut Outcomes {
+        let found = self.outcomes.iter().rposition(|(at, page)| *at == epoch && page.home == home);
         let place = found.unwrap_or_else(|| {
-            outcomes.push((epoch, Outcomes::new(home)));
-            outcomes.len() - 1
+            let mut page = Outcomes::new(home);
+            page.reserve_like(self.usual);
+            self.outcomes.push((epoch, page));
+            self.outcomes.len() - 1
         });
-        &mut outcomes[place].1
+        &mut self.outcomes[place].1
     }
 
     fn time(&mut self, polled: &Polled, now: Moment) -> (Duration, Duration) {
@@ -247,9 +256,10 @@ impl<'a> Book<'a> {
             let original = block.polled.records.get(block.rows[row].record as usize);
             let traceparent = original.header(b"traceparent").flatten();
             let mut failed = None;
-            let page = Self::page(&mut self.outcomes, block.home, epoch);
+            let own_key = self.parts.result_key_is_request_key;
+            let result_bytes_max = self.parts.result_bytes_max;
+            let page = self.page(block.home, epoch);
             page.push(lease, offset, Kind::Result, |records| {
-                let own_key = self.parts.result_key_is_request_key;
                 let key = if own_key { original.key() } else { Some(request_id.as_bytes()) };
                 records.push_with(key, |out| failed = template.encode(&facts, out).err());
                 records.push_header(b"model_id", Some(served.id.as_bytes()));
@@ -262,10 +272,10 @@ impl<'a> Book<'a> {
             if let Some(error) = failed {
                 page.pop();
                 self.letter(place, Reason::NotFinite, Stage::Encode, &error.to_string());
-            } else if size > self.parts.result_bytes_max {
+            } else if size > result_bytes_max {
                 page.pop();
-                let max = self.parts.result_bytes_max;
-                let message = format!("the result has {size} bytes, and the results topic takes {max}");
+                let message =
+                    format!("the result has {size} bytes, and the results topic takes {result_bytes_max}");
                 self.letter(place, Reason::ResultTooLarge, Stage::Encode, &message);
             }
         }
@@ -290,11 +300,12 @@ impl<'a> Book<'a> {
             attempt: self.batch.attempt,
             failed_at_micros: 0,
         };
-        let page = Self::page(&mut self.outcomes, block.home, epoch);
-        self.parts.letters.write(page, &block.polled, block.rows[row].record as usize, &verdict);
+        let letters = &self.parts.letters;
+        letters.write(self.page(block.home, epoch), &block.polled, block.rows[row].record as usize, &verdict);
     }
 
-    fn close(self) -> (Vec<(u64, Outcomes)>, Vec<Duration>, Vec<Duration>) {
+    fn close(mut self) -> (Vec<(u64, Outcomes)>, Vec<Duration>, Vec<Duration>) {
+        self.outcomes.iter_mut().for_each(|(_, page)| page.fit());
         (self.outcomes, self.queue, self.total)
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lease::{Lease, Offset};
-use crate::records::{RecordView, Records};
+use crate::records::{RecordView, Records, Size};
 
 /// Which of its two ends a record came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,22 @@ impl Outcomes {
     /// No outcomes yet, for the worker `home`.
     pub fn new(home: usize) -> Self {
         Self { home, records: Records::default(), origins: Vec::new() }
+    }
+
+    /// Makes room for as many more outcomes as `like` has records, of their size.
+    pub fn reserve_like(&mut self, like: Size) {
+        self.records.reserve_like(like);
+        self.origins.reserve(like.records);
+    }
+
+    /// Gives back memory that is mostly unused.
+    pub fn fit(&mut self) {
+        self.records.fit();
+    }
+
+    /// How much they take.
+    pub fn size(&self) -> Size {
+        self.records.size()
     }
 
     /// Adds the outcome of the record at `offset`: `write` pushes exactly one record.

@@ -34,6 +34,28 @@ pub struct Records {
     headers: Vec<HeaderEntry>,
 }
 
+/// Below this a buffer is left as it is.
+const FIT_BYTES_MIN: usize = 4 * 1024;
+
+/// How much some records take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Their number.
+    pub records: usize,
+    /// The number of their headers.
+    pub headers: usize,
+    /// Bytes of keys, values and headers.
+    pub bytes: usize,
+}
+
+impl Size {
+    /// The same for each record, for another number of them.
+    pub fn scaled(self, records: usize) -> Self {
+        let scale = |total: usize| (total * records).div_ceil(self.records.max(1));
+        Self { records, headers: scale(self.headers), bytes: scale(self.bytes) }
+    }
+}
+
 /// A stretch of the buffer; `None` for a key or value that is null.
 type Span = Option<Range<u32>>;
 
@@ -82,6 +104,27 @@ impl Records {
         self.headers.push(HeaderEntry { name, value });
         let entry = self.entries.last_mut().expect("a header belongs to a record");
         entry.headers.end += 1;
+    }
+
+    /// Makes room for as many more records, with as many headers and bytes, as `like` has: what comes is like what came.
+    pub fn reserve_like(&mut self, like: Size) {
+        self.bytes.reserve(like.bytes);
+        self.entries.reserve(like.records);
+        self.headers.reserve(like.headers);
+    }
+
+    /// How much there is.
+    pub fn size(&self) -> Size {
+        Size { records: self.entries.len(), headers: self.headers.len(), bytes: self.bytes.len() }
+    }
+
+    /// Gives back memory that is mostly unused, where it is worth the copy.
+    pub fn fit(&mut self) {
+        if self.bytes.capacity() / 2 > self.bytes.len().max(FIT_BYTES_MIN) {
+            self.bytes.shrink_to_fit();
+            self.entries.shrink_to_fit();
+            self.headers.shrink_to_fit();
+        }
     }
 
     /// Adds a copy of a record, of these or of others, and returns its index.
@@ -243,6 +286,23 @@ mod tests {
         records.push_header(b"model_id", Some(b"last"));
         assert_eq!(records.get(0).header(b"model_id"), Some(Some(&b"last"[..])));
         assert_eq!(records.get(0).header(b"tenant_id"), None);
+    }
+
+    #[test]
+    fn room_is_made_for_what_comes_and_given_back_when_it_did_not_come() {
+        let mut records = Records::default();
+        records.push(Some(b"k"), Some(&[7; 999]));
+        records.push_header(b"h", None);
+        let size = records.size();
+        assert_eq!(size, Size { records: 1, headers: 1, bytes: 1001 });
+        assert_eq!(size.scaled(100), Size { records: 100, headers: 100, bytes: 100_100 });
+        assert_eq!(Size::default().scaled(3), Size { records: 3, headers: 0, bytes: 0 });
+        let mut next = Records::default();
+        next.reserve_like(size.scaled(100));
+        assert!(next.bytes() >= 100_100);
+        next.push(Some(b"k"), None);
+        next.fit();
+        assert!(next.bytes() < 1_000);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::fault::{Fault, Faults};
 use crate::health::Health;
 use crate::holdings::Holdings;
 use crate::lease::Partition;
+use crate::ledger::Opened;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Retained};
 use crate::outcome::Outcomes;
@@ -136,21 +137,26 @@ impl SinkParts {
     fn close(&self, holdings: &Holdings, outcomes: &Arc<Outcomes>, touched: &mut BTreeSet<Partition>) {
         let mut holdings = holdings.borrow_mut();
         let weight = outcomes.bytes() / outcomes.len().max(1);
-        for index in 0..outcomes.len() {
-            let (lease, offset, _) = outcomes.origin(index);
+        let mut next = 0;
+        while next < outcomes.len() {
+            // Outcomes come in runs of one lease, as the records were polled.
+            let first = next;
+            let lease = outcomes.origin(first).0;
+            next =
+                (first..outcomes.len()).find(|at| outcomes.origin(*at).0 != lease).unwrap_or(outcomes.len());
             // An outcome of a lease that has ended is stale: the new owner does the record again.
             let Some(holding) = holdings.get_mut(&lease.partition).filter(|holding| holding.lease == lease)
             else {
                 continue;
             };
-            match holding.ledger.close(offset, |opened| {
-                Retained::new(Arc::clone(outcomes), index, opened.bytes as usize + weight)
-            }) {
-                Ok(()) => {
-                    self.budget.charge(&holding.account, 0, weight);
-                    touched.insert(lease.partition);
-                }
-                Err(error) => {
+            touched.insert(lease.partition);
+            self.budget.charge(&holding.account, 0, weight * (next - first));
+            for index in first..next {
+                let offset = outcomes.origin(index).1;
+                let retain = |opened: &Opened| {
+                    Retained::new(Arc::clone(outcomes), index, opened.bytes as usize + weight)
+                };
+                if let Err(error) = holding.ledger.close(offset, retain) {
                     self.faults.raise(Fault::SurplusOutcome { partition: lease.partition, offset, error });
                     return;
                 }

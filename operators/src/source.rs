@@ -31,6 +31,7 @@ use crate::lease::Partition;
 use crate::observe::Observer;
 use crate::outbox::Outbox;
 use crate::ports::{Order, Ports};
+use crate::records::Size;
 
 /// What a source works with.
 #[derive(Clone)]
@@ -70,7 +71,15 @@ pub fn source<'scope>(
             let worker = scope.worker().index();
             parts.ports.connect(worker, scope.worker().sync_activator_for(info.address.to_vec()));
             let alarm = alarms.register(scope.activator_for(info.address));
-            let mut source = Source { worker, parts, holdings, alarm, turn: None, told: Moment::START };
+            let mut source = Source {
+                worker,
+                parts,
+                holdings,
+                alarm,
+                turn: None,
+                told: Moment::START,
+                usual: Size::default(),
+            };
             let mut capability = Some(capability);
 
             move |output| {
@@ -95,6 +104,8 @@ struct Source {
     /// Whose turn it is to be polled first.
     turn: Option<Partition>,
     told: Moment,
+    /// How much the last poll brought.
+    usual: Size,
 }
 
 impl Source {
@@ -154,7 +165,7 @@ impl Source {
 
     fn poll(&mut self, epoch: u64) -> Option<Polled> {
         let now = self.parts.clock.now();
-        let mut polled = Polled { polled_at: now, ..Polled::default() };
+        let mut polled = Polled::with_room(now, self.usual);
         let mut was_idle = false;
         let mut holdings = self.holdings.borrow_mut();
         let (before, after): (Vec<Partition>, Vec<Partition>) =
@@ -188,9 +199,11 @@ impl Source {
             // The other sources must move their epochs again, or the epoch frontier would stand still.
             self.parts.ports.wake_all();
         }
+        self.usual = polled.records.size();
         if polled.origins.len() == polled.skipped.len() {
             return None;
         }
+        polled.records.fit();
         self.parts.observer.polled(polled.origins.len(), polled.records.payload_bytes());
         Some(polled)
     }
