@@ -37,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use operators::broker::{Broker, BrokerError, Isolation, LogRecord};
+use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Offset, Partition};
 
 pub use oracle::{Lookup, NoOracle, Oracle, OracleError, OrtOracle};
@@ -71,6 +72,8 @@ pub struct AuditOptions {
     /// Whether a request that can be served must have a result. If not, reasons that lie outside of it (a deadline, a quota, a failure of
     /// the device, a crash, a result too large) are taken on trust.
     pub strict: bool,
+    /// The reasons outside of a request that are taken on trust even so.
+    pub trusted: Vec<Reason>,
     /// What the key of a result is.
     pub result_key: ResultKey,
     /// The models whose rows and outputs may hold NaN and infinities.
@@ -102,6 +105,7 @@ impl AuditOptions {
             infer: true,
             tolerance: Tolerance::default(),
             strict: false,
+            trusted: Vec::new(),
             result_key: ResultKey::RequestId,
             not_finite_allowed: BTreeSet::new(),
             group: None,

@@ -52,6 +52,7 @@ struct Engine {
     committed_records: Counter,
     commit_seconds: Histogram,
     aborts: Counter,
+    breaker_holds: Gauge,
 }
 
 /// Metrics with a series a model, or a worker.
@@ -216,7 +217,18 @@ impl Engine {
             "From a transaction's first send to its commit",
             commit_seconds.clone(),
         );
-        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts }
+        let breaker_holds = Gauge::default();
+        let help = "1 while too many dead letters keep records from being taken, else 0";
+        registry.register("breaker_holds", help, breaker_holds.clone());
+        Self {
+            polled_records,
+            polled_bytes,
+            commits,
+            committed_records,
+            commit_seconds,
+            aborts,
+            breaker_holds,
+        }
     }
 }
 
@@ -346,6 +358,10 @@ impl Observer for Metrics {
     fn epoch_lag(&self, worker: usize, ticks: u64) {
         let labels = WorkerLabel { worker: count(worker) };
         self.families.epoch_lag.get_or_create(&labels).set(i64::try_from(ticks).unwrap_or(i64::MAX));
+    }
+
+    fn breaker(&self, holds: bool) {
+        self.engine.breaker_holds.set(holds.into());
     }
 }
 

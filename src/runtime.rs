@@ -50,6 +50,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
         output: config.output(id).map(str::to_owned),
         not_finite: config.not_finite(id),
         batch: config.batch_policy(id),
+        limits: config.limits(id),
         home: 0,
     };
     let loaded = load_catalog(&*backend, found, settings)?;
@@ -197,6 +198,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         in_flight_records_max: config.in_flight.records_max,
         in_flight_bytes_max: config.in_flight.bytes_max,
         activation: ACTIVATION,
+        dead_letters_per_minute_max: config.dead_letters_per_minute_max,
         epoch_interval: config.epoch_interval,
         commit_interval: config.commit.interval,
         commit_limit: TransactionLimit { records: config.commit.records_max, bytes: config.commit.bytes_max },

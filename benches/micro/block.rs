@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::block::Block;
-use operators::catalog::{BatchPolicy, ModelIndex, NotFinite};
+use operators::breaker::Breaker;
+use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::SystemClock;
 use operators::dead_letter::Letterhead;
 use operators::decode::DecodeParts;
@@ -101,12 +102,22 @@ fn gather(criterion: &mut Criterion) {
 fn parts(floats: usize) -> DecodeParts {
     let backend = SimulatedBackend::new(MODELS.map(|id| SimulatedModel::new(id, floats, 1)));
     let batch = BatchPolicy { size_max: 64, delay_max: Duration::ZERO };
-    let settings = |_: &str| ModelSettings { output: None, not_finite: NotFinite::Refuse, batch, home: 0 };
+    let settings = |_: &str| ModelSettings {
+        output: None,
+        not_finite: NotFinite::Refuse,
+        batch,
+        limits: Limits::default(),
+        home: 0,
+    };
     let loaded = load_catalog(&backend, backend.found(), settings).expect("simulated models can be served");
     let (topic, group) = ("inference.requests".to_owned(), "tidemill".to_owned());
     let head = Letterhead { topic, group, partitions: 32, bytes_max: 1 << 20 };
-    let letters =
-        Letters { head: Arc::new(head), clock: Arc::new(SystemClock::new()), observer: Arc::new(Silent) };
+    let letters = Letters {
+        head: Arc::new(head),
+        clock: Arc::new(SystemClock::new()),
+        observer: Arc::new(Silent),
+        breaker: Arc::new(Breaker::new(None, Arc::default(), Arc::new(Silent))),
+    };
     DecodeParts { catalog: Arc::new(loaded.catalog), letters, bytes_max: 1 << 20 }
 }
 
@@ -122,5 +133,6 @@ fn batch(blocks: usize, floats: usize) -> Batch {
         runs: (0..blocks).map(run).collect(),
         closed: CloseReason::Full,
         attempt: 1,
+        hangs: 0,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::block::Block;
-use operators::catalog::{BatchPolicy, Catalog, ModelIndex, NotFinite};
+use operators::catalog::{BatchPolicy, Catalog, Limits, ModelIndex, NotFinite};
 use operators::clock::{Clock, SystemClock};
 use operators::exchange::KeyedExchange;
 use operators::model::load::{ModelSettings, load_catalog};
@@ -83,7 +83,13 @@ fn rounds_of(
 fn catalog() -> Arc<Catalog> {
     let backend = SimulatedBackend::new([SimulatedModel::new("mlp-16", 16, 1)]);
     let batch = BatchPolicy { size_max: ROWS, delay_max: Duration::ZERO };
-    let settings = |_: &str| ModelSettings { output: None, not_finite: NotFinite::Refuse, batch, home: 0 };
+    let settings = |_: &str| ModelSettings {
+        output: None,
+        not_finite: NotFinite::Refuse,
+        batch,
+        limits: Limits::default(),
+        home: 0,
+    };
     let loaded = load_catalog(&backend, backend.found(), settings).expect("simulated models can be served");
     assert_eq!(loaded.catalog.find(b"mlp-16"), Some(ModelIndex(0)));
     Arc::new(loaded.catalog)

@@ -41,7 +41,7 @@ fn round(window: &mut Window<u64>, blocks: &[Arc<Block>]) -> usize {
         black_box(batch);
     };
     for (block, epoch) in blocks.iter().zip(0..) {
-        window.push(Arc::clone(block), epoch);
+        window.push(Arc::clone(block), 0..block.len(), epoch);
         while window.closes(Moment::START).is_some() {
             take(window);
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use operators::alarm::Alarms;
+use operators::breaker::Breaker;
 use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
 use operators::catalog::{Catalog, ModelIndex};
@@ -75,6 +76,8 @@ pub struct InferenceConfig {
     pub in_flight_bytes_max: usize,
     /// What one activation of a source polls at most.
     pub activation: PollLimit,
+    /// The dead letters of a minute for which no sender is to blame, at most; `None` for any number.
+    pub dead_letters_per_minute_max: Option<u32>,
     /// The length of an epoch.
     pub epoch_interval: Duration,
     /// The time from one commit to the next.
@@ -113,6 +116,8 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     /// What may be in flight.
     pub budget: Arc<Budget>,
+    /// A bound on dead letters.
+    pub breaker: Arc<Breaker>,
     /// When the oldest epoch last came nearer to its end.
     pub progress: Arc<Progress>,
     /// Why the engine must stop.
@@ -138,11 +143,14 @@ impl Shared {
             bytes_max: config.in_flight_bytes_max,
             partitions: usize::try_from(config.request_partitions).unwrap_or(1),
         };
+        let letters_max = config.dead_letters_per_minute_max;
+        let breaker = Breaker::new(letters_max, Arc::clone(&health), Arc::clone(&observer));
         Self {
             ports: Arc::new(Ports::new(config.workers)),
             tenure: Arc::new(Tenure::new()),
             outbox: Arc::new(Outbox::new()),
             budget: Arc::new(Budget::new(budget)),
+            breaker: Arc::new(breaker),
             progress: Arc::default(),
             faults: Arc::new(Faults::new()),
             health,
@@ -172,7 +180,12 @@ impl Shared {
             partitions: config.dead_letter_partitions,
             bytes_max: config.dead_letter_bytes_max,
         };
-        Letters { head: Arc::new(head), clock: Arc::clone(&self.clock), observer: Arc::clone(&self.observer) }
+        Letters {
+            head: Arc::new(head),
+            clock: Arc::clone(&self.clock),
+            observer: Arc::clone(&self.observer),
+            breaker: Arc::clone(&self.breaker),
+        }
     }
 
     /// What the executors work with.
@@ -204,6 +217,7 @@ pub fn build(
     let source_parts = SourceParts {
         ports: Arc::clone(&shared.ports),
         budget: Arc::clone(&shared.budget),
+        breaker: Arc::clone(&shared.breaker),
         outbox: Arc::clone(&shared.outbox),
         faults: Arc::clone(&shared.faults),
         observer: Arc::clone(&shared.observer),
@@ -218,6 +232,7 @@ pub fn build(
     };
     let infer_parts = InferParts {
         catalog: Arc::clone(&models.catalog),
+        letters: shared.letters(config),
         health: Arc::clone(&shared.health),
         observer: Arc::clone(&shared.observer),
         clock: Arc::clone(&shared.clock),

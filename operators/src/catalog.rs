@@ -22,6 +22,8 @@ pub struct Served {
     pub not_finite: NotFinite,
     /// When a batch of it closes.
     pub batch: BatchPolicy,
+    /// How long its rows and its runs may take.
+    pub limits: Limits,
     /// The worker that is home to its device.
     pub home: usize,
 }
@@ -44,6 +46,15 @@ pub struct BatchPolicy {
     pub size_max: usize,
     /// The longest that a row waits for others, counted from its poll.
     pub delay_max: Duration,
+}
+
+/// How long what a model does may take; without a bound, for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// From the poll of a row to its outcome.
+    pub deadline: Option<Duration>,
+    /// One run of the model.
+    pub run_max: Option<Duration>,
 }
 
 /// What a model id leads to.

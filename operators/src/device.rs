@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::block::Block;
 use crate::catalog::{ModelIndex, Served};
+use crate::clock::Moment;
 use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
 use crate::window::Run;
@@ -29,6 +30,11 @@ pub trait Device {
 
     /// A batch that is finished, if there is one.
     fn finished(&mut self) -> Option<Executed>;
+
+    /// When [`Device::finished`] is to be called again, whether or not anything is finished: some keep watch over what they run.
+    fn due(&self) -> Moment {
+        Moment::NEVER
+    }
 }
 
 /// Rows of one model that run together.
@@ -46,6 +52,8 @@ pub struct Batch {
     pub closed: CloseReason,
     /// Which attempt at these rows this is: 1, 2, …
     pub attempt: u32,
+    /// How often an executor was given up over these rows.
+    pub hangs: u32,
 }
 
 impl Batch {
@@ -83,8 +91,17 @@ pub struct Executed {
     pub id: u64,
     /// Its outcomes, a block for each home worker and epoch.
     pub outcomes: Vec<(u64, Outcomes)>,
-    /// What is left of it because the device is broken: rows without an outcome.
-    pub left: Option<(Batch, String)>,
+    /// What is left of it, if anything: rows without an outcome.
+    pub left: Option<Left>,
     /// The time of the model's calls.
     pub inference: Duration,
+}
+
+/// Why rows of a batch have no outcome.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// The device is broken: these rows, and what was the matter.
+    Broken(Batch, String),
+    /// A run did not return, not even when it was cancelled, and its executor was given up: every row.
+    Hung,
 }

@@ -40,7 +40,7 @@ mod tests {
 
     use super::*;
     use crate::broker::Polled;
-    use crate::catalog::{BatchPolicy, Listing, ModelIndex, NotFinite, Served};
+    use crate::catalog::{BatchPolicy, Limits, Listing, ModelIndex, NotFinite, Served};
     use crate::model::Signature;
 
     fn served(id: &str, home: usize) -> Listing {
@@ -58,6 +58,7 @@ mod tests {
             version,
             signature,
             not_finite: NotFinite::Refuse,
+            limits: Limits::default(),
             batch,
             home,
         }))

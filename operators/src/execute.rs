@@ -17,7 +17,7 @@ use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
 use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
 use crate::dead_letter::{Reason, Stage, Verdict};
-use crate::device::{Batch, Executed};
+use crate::device::{Batch, Executed, Left};
 use crate::letters::Letters;
 use crate::model::{Backend, Model, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
@@ -142,7 +142,7 @@ impl Executor {
         let left = broken.map(|RunError(reason)| {
             let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
             let closed = crate::observe::CloseReason::Retry;
-            (Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
+            Left::Broken(Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
         });
         Executed { id: batch.id, outcomes, left, inference: calls.time }
     }

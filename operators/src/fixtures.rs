@@ -14,11 +14,12 @@ use timely::dataflow::{ProbeHandle, StreamVec};
 use timely::worker::Worker;
 
 use crate::block::{Block, Row};
+use crate::breaker::Breaker;
 use crate::broker::simulated::SimulatedBroker;
 use crate::broker::{
     Broker, BrokerError, Class, PollEnd, PollLimit, Polled, Queue, RecordTime, TopicSpec, Waker,
 };
-use crate::catalog::{BatchPolicy, Catalog, ModelIndex, NotFinite};
+use crate::catalog::{BatchPolicy, Catalog, Limits, ModelIndex, NotFinite};
 use crate::clock::{Clock, ManualClock, Moment};
 use crate::dead_letter::{Letterhead, Reason, Stage};
 use crate::execute::ExecuteParts;
@@ -27,7 +28,7 @@ use crate::letters::Letters;
 use crate::model::load::{ModelSettings, load_catalog};
 use crate::model::simulated::SimulatedBackend;
 use crate::model::{Backend, ModelFile};
-use crate::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
+use crate::observe::{BatchSeen, CloseReason, LeaseSeen, Observer, Silent};
 use crate::outcome::{Kind, Outcomes};
 
 pub(crate) fn lease(partition: i32, term: u64) -> Lease {
@@ -167,7 +168,17 @@ pub(crate) struct TestModels {
 }
 
 pub(crate) fn models(backend: SimulatedBackend, batch: BatchPolicy, not_finite: NotFinite) -> TestModels {
-    let settings = |_: &str| ModelSettings { output: None, not_finite, batch, home: 0 };
+    models_within(backend, batch, not_finite, Limits::default())
+}
+
+/// The same, with limits to how long they may take.
+pub(crate) fn models_within(
+    backend: SimulatedBackend,
+    batch: BatchPolicy,
+    not_finite: NotFinite,
+    limits: Limits,
+) -> TestModels {
+    let settings = |_: &str| ModelSettings { output: None, not_finite, batch, limits, home: 0 };
     let loaded = load_catalog(&backend, backend.found(), settings).unwrap();
     TestModels {
         backend: Arc::new(backend),
@@ -182,7 +193,13 @@ pub(crate) fn letters(clock: &Arc<ManualClock>, observer: &Arc<Recorder>) -> Let
         head: Arc::new(Letterhead { topic, group, partitions: 4, bytes_max: 1 << 20 }),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         observer: Arc::clone(observer) as Arc<dyn Observer>,
+        breaker: unbounded(),
     }
+}
+
+/// A breaker that never holds.
+pub(crate) fn unbounded() -> Arc<Breaker> {
+    Arc::new(Breaker::new(None, Arc::default(), Arc::new(Silent)))
 }
 
 /// What an executor of these models works with.
@@ -259,6 +276,8 @@ impl Observer for Recorder {
     }
 
     fn epoch_lag(&self, _: usize, _: u64) {}
+
+    fn breaker(&self, _: bool) {}
 }
 
 /// A queue that a test fills; clones are the same queue.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::breaker::Breaker;
 use crate::broker::Polled;
+use crate::catalog::Served;
 use crate::clock::Clock;
-use crate::dead_letter::{Letterhead, Origin, Verdict};
+use crate::dead_letter::{Letterhead, Origin, Reason, Stage, Verdict};
 use crate::observe::Observer;
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Records;
+use crate::window::Run;
 
 /// Writes dead letters, dates them, and tells of each.
 #[derive(Clone)]
@@ -18,9 +21,44 @@ pub struct Letters {
     pub clock: Arc<dyn Clock>,
     /// Whom to tell.
     pub observer: Arc<dyn Observer>,
+    /// Where those are counted for which no sender is to blame.
+    pub breaker: Arc<Breaker>,
+}
+
+/// How rows of a model end that get no result.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending<'a> {
+    /// The model.
+    pub served: &'a Served,
+    /// Why.
+    pub reason: Reason,
+    /// For people.
+    pub message: &'a str,
+    /// Which attempt at them it was: 1, 2, …
+    pub attempt: u32,
 }
 
 impl Letters {
+    /// Makes the rows of a run dead letters, at the stage of inference.
+    pub fn of_run<C>(&self, run: &Run<C>, ending: &Ending<'_>) -> Outcomes {
+        let block = &run.block;
+        let mut letters = Outcomes::new(block.home);
+        for row in run.rows.clone() {
+            let verdict = Verdict {
+                reason: ending.reason,
+                stage: Stage::Infer,
+                message: ending.message,
+                model: Some(&ending.served.id),
+                model_version: Some(&ending.served.version),
+                tenant: Some(block.tenant_id(row)),
+                attempt: ending.attempt,
+                failed_at_micros: 0,
+            };
+            self.write(&mut letters, &block.polled, block.rows[row].record as usize, &verdict);
+        }
+        letters
+    }
+
     /// Makes the record at `place` of `polled` a dead letter. `verdict` need not be dated.
     pub fn write(&self, into: &mut Outcomes, polled: &Polled, place: usize, verdict: &Verdict<'_>) {
         let (lease, offset) = polled.origins[place];
@@ -34,5 +72,6 @@ impl Letters {
             record.headers().for_each(|(name, value)| records.push_header(name, value));
         });
         self.observer.dead_letter(verdict.reason, verdict.stage, verdict.model);
+        self.breaker.count(verdict.reason, self.clock.now());
     }
 }

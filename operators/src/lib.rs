@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod block;
+pub mod breaker;
 pub mod broker;
 pub mod budget;
 pub mod catalog;

@@ -35,6 +35,9 @@ pub trait Observer: Send + Sync {
 
     /// Ticks between the epoch that the source is in and the epoch frontier at the sink of a worker.
     fn epoch_lag(&self, worker: usize, ticks: u64);
+
+    /// The breaker holds, or holds no more.
+    fn breaker(&self, holds: bool);
 }
 
 /// Why a window gave up its rows.
@@ -114,4 +117,5 @@ impl Observer for Silent {
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, _: u64) {}
+    fn breaker(&self, _: bool) {}
 }

@@ -22,6 +22,7 @@ use timely::dataflow::operators::generic::operator::source as timely_source;
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::alarm::{Alarm, Alarms};
+use crate::breaker::Breaker;
 use crate::broker::{PollLimit, Polled};
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
@@ -42,6 +43,8 @@ pub struct SourceParts {
     pub budget: Arc<Budget>,
     /// Where offsets go that have no outcome to wait for.
     pub outbox: Arc<Outbox>,
+    /// While it holds, nothing is polled.
+    pub breaker: Arc<Breaker>,
     /// Where it says that a partition can't be read.
     pub faults: Arc<Faults>,
     /// Whom to tell.
@@ -165,6 +168,9 @@ impl Source {
 
     fn poll(&mut self, epoch: u64) -> Option<Polled> {
         let now = self.parts.clock.now();
+        if self.parts.breaker.held_until(now).is_some() {
+            return None;
+        }
         let mut polled = Polled::with_room(now, self.usual);
         let mut was_idle = false;
         let mut holdings = self.holdings.borrow_mut();
@@ -224,19 +230,23 @@ impl Source {
 
     /// Sets the alarm for whatever comes first: more to poll, the next epoch, or the next telling.
     fn sleep(&self, epoch: u64) {
-        if self.could_poll() {
-            return self.alarm.now();
-        }
-        if self.has_work() {
-            // Told before looking once more: what is released after that look is released by somebody who has heard of it.
-            self.parts.budget.starve();
+        let now = self.parts.clock.now();
+        let held = self.parts.breaker.held_until(now);
+        if held.is_none() {
             if self.could_poll() {
                 return self.alarm.now();
             }
+            if self.has_work() {
+                // Told before looking once more: what is released after that look is released by somebody who has heard of it.
+                self.parts.budget.starve();
+                if self.could_poll() {
+                    return self.alarm.now();
+                }
+            }
         }
-        let now = self.parts.clock.now();
-        let mut next =
+        let telling =
             if self.holdings.borrow().is_empty() { Moment::NEVER } else { self.told.after(TELL_INTERVAL) };
+        let mut next = telling.min(held.unwrap_or(Moment::NEVER));
         if self.parts.budget.in_flight() > 0 {
             let interval = u64::try_from(self.parts.epoch_interval.as_nanos()).unwrap_or(u64::MAX).max(1);
             let epoch = epoch.max(self.epoch(now));
@@ -262,10 +272,12 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::fixtures::{Recorder, TestQueue, Watched, broker_error, lease, on_a_worker};
     use crate::lease::{Lease, NextOffset, Offset};
+    use crate::observe::Silent;
     use crate::outbox::TransactionLimit;
     use crate::ports::Grant;
 
     const EPOCH: Duration = Duration::from_millis(50);
+    const LETTERS_MAX: u32 = 8;
 
     /// A source, and everything around it that a test moves by hand.
     struct Rig<'w> {
@@ -283,6 +295,7 @@ mod tests {
             let parts = SourceParts {
                 ports: Arc::new(Ports::new(1)),
                 budget: Arc::new(Budget::new(budget)),
+                breaker: Arc::new(Breaker::new(Some(LETTERS_MAX), Arc::default(), Arc::new(Silent))),
                 outbox: Arc::default(),
                 faults: Arc::default(),
                 observer: Arc::clone(&observer) as Arc<dyn Observer>,
@@ -426,6 +439,25 @@ mod tests {
             queue.append(1);
             rig.turn();
             assert_eq!(account.records(), 3);
+        });
+    }
+
+    #[test]
+    fn nothing_is_polled_while_the_breaker_holds_and_all_of_it_after_that() {
+        on_a_worker(|worker| {
+            let mut rig = Rig::new(worker, ROOMY, ACTIVATION);
+            let (queue, account) = rig.grant(0);
+            let letter = |rig: &Rig<'_>| {
+                rig.parts.breaker.count(crate::dead_letter::Reason::DeadlineExceeded, rig.clock.now());
+            };
+            (0..LETTERS_MAX).for_each(|_| letter(&rig));
+            queue.append(3);
+            rig.turn();
+            assert_eq!((queue.waiting(), account.records()), (3, 0));
+            rig.later(Duration::from_secs(14));
+            assert_eq!((queue.waiting(), account.records()), (3, 0));
+            rig.later(Duration::from_secs(1));
+            assert_eq!((queue.waiting(), account.records()), (0, 3));
         });
     }
 

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::Block;
 use crate::catalog::BatchPolicy;
@@ -23,6 +24,12 @@ pub struct Run<C> {
     pub rows: Range<usize>,
     /// The right to send their outcomes.
     pub token: C,
+}
+
+/// When the rows of a run are overdue: `deadline` after their poll, or after `excused` if that is later. The time up to it is
+/// nobody's fault: the process took no work.
+pub fn overdue_at<C>(run: &Run<C>, deadline: Duration, excused: Moment) -> Moment {
+    run.block.polled.polled_at.max(excused).after(deadline)
 }
 
 /// The rows of one model that wait for a batch.
@@ -44,10 +51,9 @@ impl<C: Clone> Window<C> {
         Self { policy, runs: VecDeque::new(), rows: 0 }
     }
 
-    /// Adds the rows of a block, behind those that were polled before it: blocks of several workers need not come in the order of their
-    /// polls.
-    pub fn push(&mut self, block: Arc<Block>, token: C) {
-        let rows = 0..block.len();
+    /// Adds these rows of a block, behind those that were polled before it: blocks of several workers need not come in the order of
+    /// their polls.
+    pub fn push(&mut self, block: Arc<Block>, rows: Range<usize>, token: C) {
         self.rows += rows.len();
         if !rows.is_empty() {
             let polled_at = block.polled.polled_at;
@@ -79,6 +85,19 @@ impl<C: Clone> Window<C> {
         polled.map_or(Moment::NEVER, |polled| polled.after(self.policy.delay_max))
     }
 
+    /// When its oldest row will be overdue.
+    pub fn overdue_at(&self, deadline: Duration, excused: Moment) -> Moment {
+        self.runs.front().map_or(Moment::NEVER, |run| overdue_at(run, deadline, excused))
+    }
+
+    /// Takes the rows out that are overdue.
+    pub fn take_overdue(&mut self, deadline: Duration, excused: Moment, now: Moment) -> Vec<Run<C>> {
+        let overdue = self.runs.iter().take_while(|run| overdue_at(run, deadline, excused) <= now).count();
+        let taken: Vec<Run<C>> = self.runs.drain(..overdue).collect();
+        self.rows -= taken.iter().map(|run| run.rows.len()).sum::<usize>();
+        taken
+    }
+
     /// Takes the oldest rows out, a batch's worth at most.
     pub fn take(&mut self) -> Vec<Run<C>> {
         let mut room = self.policy.size_max;
@@ -104,8 +123,6 @@ impl<C: Clone> Window<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -131,7 +148,7 @@ mod tests {
         let mut window = Window::new(policy);
         let polled = Moment::from_nanos(7_000_000);
         assert_eq!((window.closes(Moment::NEVER), window.due()), (None, Moment::NEVER));
-        window.push(block(0, 1, polled), 0);
+        window.push(block(0, 1, polled), 0..1, 0);
         assert_eq!(window.closes(Moment::from_nanos(56_999_999)), None);
         assert_eq!(window.closes(Moment::from_nanos(57_000_000)), Some(CloseReason::Deadline));
     }
@@ -146,7 +163,7 @@ mod tests {
             let mut window = Window::new(BatchPolicy { size_max, delay_max: Duration::ZERO });
             let mut all = 0;
             for (token, rows) in blocks.iter().enumerate() {
-                window.push(block(all, *rows, Moment::START), token as u64);
+                window.push(block(all, *rows, Moment::START), 0..*rows as usize, token as u64);
                 all += rows;
             }
             let model: Vec<u32> = (0..all).collect();

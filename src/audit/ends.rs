@@ -22,6 +22,11 @@ const EXCUSES: [Reason; 5] = [
     Reason::Crashed,
 ];
 
+/// Whether only a request that reaches a model can end so. One with a fault that is told before never does.
+fn is_of_inference(reason: Reason) -> bool {
+    reason != Reason::OverQuota
+}
+
 /// However JSON is read, so many brackets are not too many.
 const NESTING_SURE: usize = 100;
 
@@ -77,7 +82,7 @@ pub(super) fn place(reason: Reason) -> u8 {
 /// What the ends depend on, besides the request.
 pub(super) struct Rules<'a> {
     infer: bool,
-    strict: bool,
+    excuses: Vec<Reason>,
     not_finite_allowed: &'a BTreeSet<String>,
     record_bytes_max: usize,
 }
@@ -86,7 +91,7 @@ impl<'a> Rules<'a> {
     pub(super) fn new(options: &'a AuditOptions) -> Self {
         Self {
             infer: options.infer,
-            strict: options.strict,
+            excuses: if options.strict { options.trusted.clone() } else { EXCUSES.to_vec() },
             not_finite_allowed: &options.not_finite_allowed,
             record_bytes_max: options.record_bytes_max.unwrap_or(usize::MAX),
         }
@@ -198,11 +203,14 @@ impl Found {
 
     fn ends(self, rules: &Rules<'_>) -> Ends {
         let mut ends = Ends(self.faults.0 | self.doubts.0);
-        if self.faults == Ends::default() {
+        let faultless = self.faults == Ends::default();
+        if faultless {
             ends.0 |= Ends::RESULT;
         }
-        if !rules.strict {
-            ends.add_all(&EXCUSES);
+        for &excuse in &rules.excuses {
+            if faultless || !is_of_inference(excuse) {
+                ends.add(excuse);
+            }
         }
         ends
     }

@@ -94,10 +94,7 @@ impl Letters {
         let group = added.text("inference.dlq.group");
         let checks = [
             (added.reason().is_some(), "inference.dlq.reason"),
-            (
-                stage.is_some_and(|stage| ["decode", "route", "infer", "encode"].contains(&stage)),
-                "inference.dlq.stage",
-            ),
+            (stage.is_some_and(|stage| stages(added.reason()).contains(&stage)), "inference.dlq.stage"),
             (added.text("inference.dlq.version") == Some("1"), "inference.dlq.version"),
             (added.text("inference.dlq.topic") == Some(&self.topic), "inference.dlq.topic"),
             (added.text("original_topic") == Some(&self.topic), "original_topic"),
@@ -121,6 +118,14 @@ impl Letters {
             None => format!("header `{name}` is missing or not text"),
         };
         failed.map(complaint).collect()
+    }
+}
+
+/// The stages at which a letter may be given this reason.
+fn stages(reason: Option<Reason>) -> &'static [&'static str] {
+    match reason {
+        Some(Reason::InferenceFailed | Reason::DeadlineExceeded | Reason::Crashed) => &["infer"],
+        _ => &["decode", "route", "infer", "encode"],
     }
 }
 

@@ -231,6 +231,17 @@ fn a_good_request_is_a_dead_letter_only_for_reasons_outside_of_it() {
 }
 
 #[test]
+fn a_request_that_reaches_no_model_does_not_end_there() {
+    for reason in ["deadline_exceeded", "crashed", "inference_failed"] {
+        let report = with_letter(|letter| {
+            letter.set("inference.dlq.reason", reason);
+            letter.set("inference.dlq.stage", "infer");
+        });
+        assert!(report.faults.iter().any(|fault| fault.what.contains("only these ends")), "{report}");
+    }
+}
+
+#[test]
 fn an_outcome_of_no_request_is_found() {
     let strays: [fn(&mut Rec); 4] = [
         |result| result.edit(|json| json["origin"]["offset"] = 4_711.into()),

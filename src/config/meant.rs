@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use operators::broker::TopicSpec;
-use operators::catalog::{BatchPolicy, NotFinite};
+use operators::catalog::{BatchPolicy, Limits, NotFinite};
 
 use super::fault::Fault;
 use super::key::Key;
@@ -40,8 +40,12 @@ pub struct Config {
     pub in_flight: InFlight,
     /// The largest request that is taken, in bytes.
     pub records_bytes_max: usize,
+    /// The longest from the poll of a request to its outcome, for models without a rule of their own.
+    pub records_deadline: Option<Duration>,
     /// How long a request may be without outcome.
     pub outcome_deadline: Duration,
+    /// The dead letters of a minute for which no sender is to blame, at most.
+    pub dead_letters_per_minute_max: Option<u32>,
     /// The key of results.
     pub results_key: ResultKey,
     /// Where reading starts.
@@ -179,6 +183,8 @@ pub struct ModelOverrides {
     pub size_max: Option<usize>,
     /// The longest that a row waits.
     pub delay_max: Option<Duration>,
+    /// The longest from the poll of a row to its outcome, if there is a rule of its own: `Some(None)` is for ever.
+    pub deadline: Option<Option<Duration>>,
     /// Execution providers.
     pub providers: Option<Vec<Provider>>,
     /// What to do with NaN and infinities.
@@ -215,6 +221,15 @@ impl Config {
         BatchPolicy {
             size_max: overrides.and_then(|model| model.size_max).unwrap_or(self.batch.size_max),
             delay_max: overrides.and_then(|model| model.delay_max).unwrap_or(self.batch.delay_max),
+        }
+    }
+
+    /// How long this model's rows and runs may take.
+    pub fn limits(&self, model: &str) -> Limits {
+        let overrides = self.models.overrides.get(model);
+        Limits {
+            deadline: overrides.and_then(|model| model.deadline).unwrap_or(self.records_deadline),
+            run_max: None,
         }
     }
 
@@ -286,7 +301,9 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
             bytes_max: written.in_flight.bytes_max.0,
         },
         records_bytes_max: written.records.bytes_max.0,
+        records_deadline: written.records.deadline.0,
         outcome_deadline: written.outcome.deadline.0,
+        dead_letters_per_minute_max: written.dead_letters.per_minute_max.0,
         results_key: written.results.key,
         offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
         stop_drain_timeout: written.stop.drain_timeout.0,
@@ -400,6 +417,7 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
     ModelOverrides {
         size_max: written.batch.size_max.map(|size| size.0),
         delay_max: written.batch.delay_max.map(|delay| delay.0),
+        deadline: written.deadline.map(|deadline| deadline.0),
         providers: written.providers,
         not_finite: written.not_finite,
         output: written.output,

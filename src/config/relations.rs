@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use operators::catalog::{BatchPolicy, Limits};
+
 use super::meant::Config;
 use super::written::Provider;
 
@@ -43,8 +45,20 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
             super::Key::new(vec!["models".into(), model.clone(), "batch".into(), rest.into()]).to_string()
         };
         batches(config, &config.batch_policy(model), &key("size_max"), &key("delay_max"), &mut require);
+        let own = config.models.overrides.get(model).and_then(|model| model.deadline);
+        let deadline = super::Key::new(vec!["models".into(), model.clone(), "deadline".into()]).to_string();
+        let deadline = if own.is_some() { deadline.as_str() } else { "records.deadline" };
+        deadlines(
+            config.limits(model),
+            &config.batch_policy(model),
+            deadline,
+            &key("delay_max"),
+            &mut require,
+        );
     }
     batches(config, &config.batch, "batch.size_max", "batch.delay_max", &mut require);
+    let limits = Limits { deadline: config.records_deadline, run_max: None };
+    deadlines(limits, &config.batch, "records.deadline", "batch.delay_max", &mut require);
     topics(config, &mut require);
     let has_gpu = config.onnx.providers.iter().any(|provider| *provider != Provider::Cpu);
     require(
@@ -167,13 +181,7 @@ fn sizes(config: &Config, require: &mut Require<'_>) {
     );
 }
 
-fn batches(
-    config: &Config,
-    batch: &operators::catalog::BatchPolicy,
-    size_max: &str,
-    delay_max: &str,
-    require: &mut Require<'_>,
-) {
+fn batches(config: &Config, batch: &BatchPolicy, size_max: &str, delay_max: &str, require: &mut Require<'_>) {
     require(
         batch.size_max <= config.in_flight.records_max,
         size_max,
@@ -185,6 +193,21 @@ fn batches(
         delay_max,
         "outcome.deadline",
         "a row that waits for others would stop the engine",
+    );
+}
+
+fn deadlines(
+    limits: Limits,
+    batch: &BatchPolicy,
+    deadline: &str,
+    delay_max: &str,
+    require: &mut Require<'_>,
+) {
+    require(
+        limits.deadline.is_none_or(|deadline| batch.delay_max < deadline),
+        delay_max,
+        deadline,
+        "a row that waits for others would miss its deadline",
     );
 }
 

@@ -26,6 +26,14 @@ pub(super) enum Count {
     Exactly(usize),
 }
 
+/// `off`, or a duration that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deadline(pub(super) Option<Duration>);
+
+/// `off`, or a number that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound(pub(super) Option<u32>);
+
 /// Reads a duration.
 ///
 /// # Errors
@@ -137,6 +145,36 @@ impl<'de> Deserialize<'de> for Count {
         let number = |number| {
             usize::try_from(number).ok().filter(|count| (1..=1024).contains(count)).map(Self::Exactly)
         };
+        deserializer.deserialize_any(TextOrNumber { expected, text, number })
+    }
+}
+
+impl<'de> Deserialize<'de> for Deadline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration with its unit, such as \"2s\", or \"off\"";
+        let text = |text: &str| match text {
+            "off" => Ok(None),
+            _ => parse_duration(text).map(Some),
+        };
+        match deserializer.deserialize_any(TextOrNumber { expected, text, number: |_| None })? {
+            Some(duration) if duration.is_zero() => Err(D::Error::custom("it must be longer than nothing")),
+            Some(duration) if duration > WAIT_MAX => {
+                Err(D::Error::custom("it must be at most 576h, which is 24 days"))
+            }
+            deadline => Ok(Self(deadline)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a number of at least 1, or \"off\"";
+        let text = |text: &str| match text {
+            "off" => Ok(Self(None)),
+            _ => Err(format!("{text:?} is not a number of at least 1, or \"off\"")),
+        };
+        let number =
+            |number| u32::try_from(number).ok().filter(|count| *count > 0).map(|count| Self(Some(count)));
         deserializer.deserialize_any(TextOrNumber { expected, text, number })
     }
 }

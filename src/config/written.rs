@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use super::secret::Property;
-use super::units::{Count, Interval, Size, Wait};
+use super::units::{Bound, Count, Deadline, Interval, Size, Wait};
 
 /// All of it. Every key is there, because `default.toml` has each.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +24,7 @@ pub(super) struct ConfigFile {
     pub(super) in_flight: InFlightFile,
     pub(super) records: RecordsFile,
     pub(super) outcome: OutcomeFile,
+    pub(super) dead_letters: DeadLettersFile,
     pub(super) results: ResultsFile,
     pub(super) offsets: OffsetsFile,
     pub(super) stop: StopFile,
@@ -111,12 +112,19 @@ pub(super) struct InFlightFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct RecordsFile {
     pub(super) bytes_max: Size,
+    pub(super) deadline: Deadline,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OutcomeFile {
     pub(super) deadline: Interval,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLettersFile {
+    pub(super) per_minute_max: Bound,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -150,6 +158,7 @@ pub(super) struct ModelsFile {
 pub(super) struct ModelOverridesFile {
     #[serde(default)]
     pub(super) batch: BatchOverridesFile,
+    pub(super) deadline: Option<Deadline>,
     pub(super) providers: Option<Vec<Provider>>,
     pub(super) not_finite: Option<NotFinite>,
     pub(super) output: Option<String>,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use operators::catalog::{BatchPolicy, Listing, NotFinite};
+use operators::catalog::{BatchPolicy, Limits, Listing, NotFinite};
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
 use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider};
 use operators::model::store::{self, Found};
@@ -80,6 +80,7 @@ fn settings(_: &str) -> ModelSettings {
         output: None,
         not_finite: NotFinite::Refuse,
         batch: BatchPolicy { size_max: 64, delay_max: Duration::from_millis(50) },
+        limits: Limits::default(),
         home: 0,
     }
 }
@@ -276,6 +277,7 @@ fn one_bad_file_does_not_stop_the_others() {
 
     let by_id = |id: &str| ModelSettings {
         output: (id == "scored").then(|| "score".to_owned()),
+        limits: Limits::default(),
         home: 1,
         ..settings(id)
     };

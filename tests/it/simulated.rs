@@ -127,6 +127,48 @@ fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
     });
 }
 
+/// Deadlines that some requests meet and others miss, a few rows that end while the device has them, and a breaker that holds.
+#[test]
+fn every_request_ends_once_where_deadlines_pass_and_the_breaker_holds() {
+    let (mut results, mut late) = (0, 0);
+    for seed in 0..60 {
+        let mut dice = Dice(seed + 1);
+        let deadline = Some(Duration::from_millis(25 + dice.roll(150)));
+        let world = World::new(seed, WorldOptions { deadline, ..WorldOptions::default() });
+        world.broker.set_faults(plan(&mut dice));
+        if dice.roll(3) == 0 {
+            world.backend.break_device(dice.roll(20));
+        }
+        let letters_max = (dice.roll(2) == 0).then_some(20);
+        let device_one_in = 1 + dice.roll(30);
+        for round in 0.. {
+            let crash_at = (round < dice.roll(3)).then(|| 1 + dice.roll(60));
+            let lots = Lots {
+                device_one_in,
+                // Else a breaker that holds takes all the turns that there are.
+                time_step_max: Duration::from_millis(if round == 0 { 5 } else { 100 }),
+                ..World::lots(seed * 1_000 + round)
+            };
+            let mut engine = world.engine();
+            engine.config.dead_letters_per_minute_max = letters_max;
+            let end = world.run_with(engine, lots, move |progress| {
+                let crash = crash_at.is_some_and(|at| progress.transaction_turns >= at);
+                if crash { Next::Crash } else { Next::Go }
+            });
+            match end {
+                End::Stopped => break,
+                End::Crashed => {}
+                end => panic!("seed {seed}: the engine ended by itself: {end:?}"),
+            }
+        }
+        world.assert_clean();
+        let report = world.audit();
+        results += report.results;
+        late += report.dead_letters_by_reason.get("deadline_exceeded").copied().unwrap_or(0);
+    }
+    assert!(results > 1_000 && late > 1_000, "{results} results, {late} were late: not worth the name");
+}
+
 #[test]
 fn a_crash_before_any_call_of_the_transaction_loses_and_doubles_nothing() {
     for crash_at in 1..40 {
@@ -158,7 +200,7 @@ fn two_processes_of_one_id_do_not_both_go_on() {
 
 #[test]
 fn under_a_backlog_that_never_empties_a_window_the_epoch_frontier_keeps_advancing() {
-    let world = World::new(3, WorldOptions { requests: 3_000, bad: 0.0 });
+    let world = World::new(3, WorldOptions { requests: 3_000, bad: 0.0, ..WorldOptions::default() });
     let lots = Lots { device_one_in: 8, ..World::lots(3) };
     assert_eq!(world.run(lots, |_| false), End::Stopped);
     let lag = world.seen.epoch_lag_max();

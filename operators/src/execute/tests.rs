@@ -50,6 +50,7 @@ fn batch(rig: &Rig, runs: &[(u64, Vec<Vec<f32>>)]) -> Batch {
         runs: (0..).zip(runs).map(run).collect(),
         closed: CloseReason::Full,
         attempt: 1,
+        hangs: 0,
     }
 }
 
@@ -137,7 +138,7 @@ proptest! {
             for (origin, end) in ends(&executed.outcomes) {
                 prop_assert!(all.insert(origin, end).is_none());
             }
-            let Some((left, reason)) = executed.left else { break };
+            let Some(Left::Broken(left, reason)) = executed.left else { break };
             prop_assert_eq!(reason, "the simulated device is broken");
             prop_assert_eq!((left.attempt, left.closed, left.id), (batch.attempt + 1, CloseReason::Retry, 7));
             batch = left;
@@ -156,7 +157,7 @@ fn a_device_that_is_broken_from_the_start_gives_every_row_back_after_a_few_calls
     let batch = batch(&rig, &[(1, (0..32).map(|number| row(number, false)).collect())]);
     let executed = rig.executor.execute(&batch);
     assert!(executed.outcomes.is_empty());
-    let (left, _) = executed.left.unwrap();
+    let Some(Left::Broken(left, _)) = executed.left else { panic!("rows are left") };
     let offsets: Vec<_> = left.each_row().map(|(block, row, _)| block.origin(row).1.0).collect();
     assert_eq!(offsets, (0..32).collect::<Vec<_>>());
     // The whole, five halvings, and the row known to be good.
@@ -169,7 +170,7 @@ fn a_model_that_does_not_open_is_a_broken_device_and_not_a_bad_row() {
     rig.executor.warm_up();
     let batch = batch(&rig, &[(0, vec![row(1, false)])]);
     let executed = rig.executor.execute(&batch);
-    let (left, reason) = executed.left.unwrap();
+    let Some(Left::Broken(left, reason)) = executed.left else { panic!("the row is left") };
     assert!(executed.outcomes.is_empty() && left.rows() == 1);
     assert!(reason.contains("no such model"), "{reason}");
 }

@@ -1,23 +1,32 @@
 //! Inference on a worker, with a device that runs its batches when it is told to.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use timely::dataflow::operators::Input;
 use timely::dataflow::operators::vec::input::Handle;
 use timely::worker::Worker;
 
+use super::scheduler::BACK_OFF;
 use super::*;
-use crate::catalog::{BatchPolicy, NotFinite};
+use crate::breaker::Breaker;
+use crate::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use crate::clock::ManualClock;
+use crate::dead_letter::{Reason, Stage};
+use crate::device::{Batch, Executed, Left};
 use crate::execute::Executor;
-use crate::fixtures::{Recorder, TestModels, Watched, block, execute_parts, lease, models, on_a_worker};
+use crate::fixtures::{
+    Recorder, TestModels, Watched, block, execute_parts, lease, letters, models_within, on_a_worker,
+};
 use crate::model::simulated::{SimulatedBackend, SimulatedModel};
+use crate::observe::{CloseReason, Silent};
 
 const DELAY: Duration = Duration::from_millis(50);
 const SIZE_MAX: usize = 4;
+const LETTERS_MAX: u32 = 8;
 
 /// The batches that were submitted, until a test has them run.
 #[derive(Default)]
@@ -57,6 +66,7 @@ struct Rig<'w> {
     observer: Arc<Recorder>,
     models: TestModels,
     health: Arc<Health>,
+    breaker: Arc<Breaker>,
     bench: Rc<RefCell<Bench>>,
     executor: Executor,
     input: Option<Handle<u64, Arc<Block>>>,
@@ -67,14 +77,22 @@ struct Rig<'w> {
 
 impl<'w> Rig<'w> {
     fn new(worker: &'w mut Worker, slots: usize) -> Self {
+        Self::within(worker, slots, None)
+    }
+
+    /// The same, with a deadline for each row.
+    fn within(worker: &'w mut Worker, slots: usize, deadline: Option<Duration>) -> Self {
         let (clock, observer, alarms) = (Arc::new(ManualClock::new()), Arc::default(), Alarms::new());
         let backend = SimulatedBackend::new(["a", "b"].map(|id| SimulatedModel::new(id, 1, 1)));
         let batch = BatchPolicy { size_max: SIZE_MAX, delay_max: DELAY };
-        let models = models(backend, batch, NotFinite::Refuse);
+
+        let models = models_within(backend, batch, NotFinite::Refuse, Limits { deadline, run_max: None });
         let health = Arc::<Health>::default();
         let bench = Rc::<RefCell<Bench>>::default();
+        let breaker = Arc::new(Breaker::new(Some(LETTERS_MAX), Arc::clone(&health), Arc::new(Silent)));
         let parts = InferParts {
             catalog: Arc::clone(&models.catalog),
+            letters: Letters { breaker: Arc::clone(&breaker), ..letters(&clock, &observer) },
             health: Arc::clone(&health),
             observer: Arc::clone(&observer) as Arc<dyn Observer>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -89,7 +107,20 @@ impl<'w> Rig<'w> {
             });
             (Some(input), Watched::new(outcomes))
         });
-        Self { worker, alarms, clock, observer, models, health, bench, executor, input, watched, blocks: 0 }
+        Self {
+            worker,
+            alarms,
+            clock,
+            observer,
+            models,
+            health,
+            breaker,
+            bench,
+            executor,
+            input,
+            watched,
+            blocks: 0,
+        }
     }
 
     /// Rows for a model, polled now, under an epoch. Returns the partition that stands for them.
@@ -129,6 +160,16 @@ impl<'w> Rig<'w> {
         let mut executed = self.executor.execute(&batch);
         // Models that are simulated take no time; for the fair order each batch costs the same.
         executed.inference = Duration::from_millis(1);
+        self.bench.borrow_mut().executed.push_back(executed);
+        self.bench.borrow().wake.as_ref().unwrap().activate().unwrap();
+        self.turn();
+    }
+
+    /// The device gives an executor up over one of the batches that wait there.
+    fn hang(&mut self, place: usize) {
+        let id = self.bench.borrow_mut().waiting.remove(place).expect("a batch waits there").id;
+        let left = Some(Left::Hung);
+        let executed = Executed { id, outcomes: Vec::new(), left, inference: Duration::from_secs(1) };
         self.bench.borrow_mut().executed.push_back(executed);
         self.bench.borrow().wake.as_ref().unwrap().activate().unwrap();
         self.turn();
@@ -269,6 +310,116 @@ fn a_broken_device_is_told_tried_again_with_growing_pauses_and_works_again() {
 }
 
 #[test]
+fn while_the_breaker_holds_no_batch_is_submitted_and_what_is_under_way_goes_on() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::new(worker, 1);
+        rig.push(0, SIZE_MAX, 0);
+        rig.push(0, SIZE_MAX, 0);
+        (0..LETTERS_MAX).for_each(|_| rig.breaker.count(Reason::InferenceFailed, rig.clock.now()));
+        rig.run(0);
+        assert_eq!((rig.outcomes().len(), rig.waiting(), rig.health.is_ready()), (SIZE_MAX, vec![], false));
+        rig.later(Duration::from_secs(15).saturating_sub(Duration::from_nanos(1)));
+        assert_eq!(rig.waiting(), []);
+        rig.later(Duration::from_nanos(1));
+        assert_eq!((rig.waiting(), rig.health.is_ready()), (vec![(0, SIZE_MAX)], true));
+    });
+}
+
+const DEADLINE: Duration = Duration::from_millis(200);
+const LATE: (Reason, Stage) = (Reason::DeadlineExceeded, Stage::Infer);
+
+#[test]
+fn a_row_that_is_overdue_ends_where_it_waits_and_those_after_it_go_on() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::within(worker, 1, Some(DEADLINE));
+        rig.push(1, SIZE_MAX, 0);
+        rig.push(0, 2, 3);
+        rig.later(DELAY);
+        rig.push(0, 1, 5);
+        rig.advance_to(9);
+        rig.later(DEADLINE.saturating_sub(DELAY + Duration::from_nanos(1)));
+        assert_eq!(rig.outcomes(), []);
+        rig.later(Duration::from_nanos(1));
+        let late = [(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3), (3, 1, 0), (3, 1, 1)];
+        assert_eq!(rig.outcomes().into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(late));
+        rig.run_all();
+        assert_eq!(rig.outcomes()[6..], [(5, 2, 0)]);
+        assert_eq!(rig.observer.seen().dead_letters, [LATE; 6]);
+    });
+}
+
+#[test]
+fn what_the_device_says_of_a_row_that_has_ended_is_dropped_and_its_epoch_is_not_held_back() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::within(worker, 1, Some(DEADLINE));
+        rig.push(0, 2, 3);
+        rig.later(DELAY);
+        rig.push(0, 2, 5);
+        rig.advance_to(9);
+        rig.run(0);
+        rig.later(DELAY);
+        assert_eq!(rig.waiting(), [(0, 2)]);
+        rig.push(0, 1, 9);
+        rig.later(DEADLINE);
+        let ended = rig.outcomes();
+        assert_eq!(ended, [(3, 0, 0), (3, 0, 1), (5, 1, 0), (5, 1, 1), (9, 2, 0)]);
+        assert_eq!(rig.watched.frontier(), Some(9), "the batch is still on the device");
+        rig.run(0);
+        assert_eq!(rig.outcomes(), ended);
+    });
+}
+
+#[test]
+fn while_the_device_is_broken_no_deadline_passes() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::within(worker, 1, Some(DEADLINE));
+        rig.models.backend.break_device(u64::MAX);
+        rig.push(0, SIZE_MAX, 0);
+        rig.push(1, 1, 0);
+        rig.run(0);
+        rig.later(10 * DEADLINE);
+        rig.models.backend.break_device(0);
+        rig.later(BACK_OFF.1);
+        rig.run(0);
+        rig.later(DEADLINE.saturating_sub(Duration::from_nanos(1)));
+        rig.run_all();
+        assert_eq!((rig.outcomes().len(), rig.observer.seen().dead_letters), (SIZE_MAX + 1, vec![]));
+    });
+}
+
+#[test]
+fn of_a_batch_that_hangs_each_row_runs_alone_and_only_the_one_that_hangs_again_ends() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::new(worker, 1);
+        rig.push(0, SIZE_MAX, 0);
+        rig.push(0, SIZE_MAX, 0);
+        rig.hang(0);
+        for place in 0..SIZE_MAX {
+            assert_eq!(rig.waiting(), [(0, 1)]);
+            if place == 2 { rig.hang(0) } else { rig.run(0) }
+        }
+        assert_eq!(rig.waiting(), [(0, SIZE_MAX)], "what has not hung goes on");
+        rig.run_all();
+        let offsets: Vec<i64> = rig.outcomes().iter().take(SIZE_MAX).map(|(.., offset)| *offset).collect();
+        assert_eq!((offsets, rig.outcomes().len()), (vec![0, 1, 2, 3], 2 * SIZE_MAX));
+        assert_eq!(rig.observer.seen().dead_letters, [LATE]);
+    });
+}
+
+#[test]
+fn a_batch_of_one_row_is_given_a_second_chance_when_it_hangs() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::new(worker, 1);
+        rig.push(0, 1, 0);
+        rig.later(DELAY);
+        rig.hang(0);
+        assert_eq!((rig.waiting(), rig.outcomes()), (vec![(0, 1)], vec![]));
+        rig.run(0);
+        assert_eq!((rig.outcomes(), rig.observer.seen().dead_letters), (vec![(0, 0, 0)], vec![]));
+    });
+}
+
+#[test]
 fn the_end_of_the_input_closes_every_window() {
     on_a_worker(|worker| {
         let mut rig = Rig::new(worker, 1);
@@ -286,15 +437,16 @@ fn the_end_of_the_input_closes_every_window() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Whatever comes, in whatever epochs, however the device dawdles and breaks: each row has one outcome, at its own epoch, and the
-    /// frontier never passes a row that has none.
+    /// Whatever comes, in whatever epochs, however the device dawdles, breaks and hangs, with a deadline and without: each row has one
+    /// outcome, at its own epoch, and the frontier never passes a row that has none.
     #[test]
     fn each_row_has_one_outcome_at_its_epoch_and_the_frontier_waits_for_it(
         moves in prop::collection::vec((0_u32..2, 0_usize..9, 0_u64..2, 0_u64..60, any::<prop::sample::Index>(), 0_u64..12), 1..40),
         slots in 1_usize..4,
+        deadline in prop::option::of((60_u64..400).prop_map(Duration::from_millis)),
     ) {
         let (rows, outcomes, early) = on_a_worker(|worker| {
-            let mut rig = Rig::new(worker, slots);
+            let mut rig = Rig::within(worker, slots, deadline);
             let (mut epoch, mut rows, mut early) = (0, BTreeSet::new(), false);
             for (model, count, ahead, millis, place, breaks) in moves {
                 epoch += ahead;
@@ -305,7 +457,9 @@ proptest! {
                     rig.models.backend.break_device(breaks);
                 }
                 let waiting = rig.waiting().len();
-                if waiting > 0 {
+                if waiting > 0 && breaks < 2 {
+                    rig.hang(place.index(waiting));
+                } else if waiting > 0 {
                     rig.run(place.index(waiting));
                 }
                 let done: BTreeSet<_> = rig.outcomes().into_iter().collect();
@@ -319,6 +473,8 @@ proptest! {
                 rig.later(BACK_OFF.1);
                 rig.run_all();
             }
+            // When nothing is left to do, it is the sources that look at the breaker.
+            assert_eq!(rig.breaker.held_until(rig.clock.now()), None);
             assert!(rig.watched.probe.done() && rig.health.is_ready());
             (rows, rig.outcomes(), early)
         });

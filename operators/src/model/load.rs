@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::store::{Fault, Found};
 use super::{Backend, ModelError, ModelFile};
-use crate::catalog::{BatchPolicy, Catalog, Listing, ModelIndex, NotFinite, Served};
+use crate::catalog::{BatchPolicy, Catalog, Limits, Listing, ModelIndex, NotFinite, Served};
 
 /// What the configuration says of a model.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct ModelSettings {
     pub not_finite: NotFinite,
     /// When a batch of it closes.
     pub batch: BatchPolicy,
+    /// How long its rows and its runs may take.
+    pub limits: Limits,
     /// The worker that is home to its device.
     pub home: usize,
 }
@@ -100,6 +102,7 @@ fn list(backend: &dyn Backend, file: &ModelFile, settings: &ModelSettings) -> Re
         signature,
         not_finite: settings.not_finite,
         batch: settings.batch,
+        limits: settings.limits,
         home: settings.home,
     })))
 }

@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalog::{BatchPolicy, NotFinite};
+    use crate::catalog::{BatchPolicy, Limits, NotFinite};
     use crate::model::load::{ModelSettings, load_catalog};
 
     fn backend() -> SimulatedBackend {
@@ -289,6 +289,7 @@ mod tests {
             output: None,
             not_finite: NotFinite::Refuse,
             batch: BatchPolicy { size_max: 8, delay_max: Duration::from_millis(1) },
+            limits: Limits::default(),
             home: 3,
         };
         let loaded = load_catalog(&backend, backend.found(), settings).unwrap();

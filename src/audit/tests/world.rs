@@ -174,11 +174,12 @@ pub(super) fn result_of(request: &Rec, partition: usize, offset: i64) -> Rec {
 /// The dead letter of a request.
 pub(super) fn letter_of(request: &Rec, partition: usize, offset: i64, reason: &str) -> Rec {
     let mut letter = request.clone();
+    let of_inference = ["inference_failed", "deadline_exceeded", "crashed"].contains(&reason);
     let (partition, offset, millis) = (partition.to_string(), offset.to_string(), TIMES.millis.to_string());
     for (name, value) in [
         ("inference.dlq.version", "1"),
         ("inference.dlq.reason", reason),
-        ("inference.dlq.stage", "decode"),
+        ("inference.dlq.stage", if of_inference { "infer" } else { "decode" }),
         ("inference.dlq.message", "what happened"),
         ("inference.dlq.topic", "requests"),
         ("inference.dlq.partition", &partition),

@@ -9,7 +9,7 @@ use dataflows::inference::{InferenceConfig, Models};
 use dataflows::lockstep::{self, End, Lots, Next, Progress};
 use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{Broker, Isolation, PollLimit, TopicSpec};
-use operators::catalog::{BatchPolicy, ModelIndex, NotFinite};
+use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::ManualClock;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
@@ -29,11 +29,13 @@ const PARTITIONS: i32 = 6;
 pub(crate) struct WorldOptions {
     pub(crate) requests: u64,
     pub(crate) bad: f64,
+    /// How long a request may take, if there is a bound.
+    pub(crate) deadline: Option<Duration>,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { requests: 240, bad: 0.1 }
+        Self { requests: 240, bad: 0.1, deadline: None }
     }
 }
 
@@ -44,6 +46,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) seen: Arc<Seen>,
     models: Models,
+    /// Reasons for which a good request may end here.
+    trusted: Vec<Reason>,
 }
 
 /// What the engine told about itself, as far as tests ask for it.
@@ -68,6 +72,7 @@ impl Observer for Seen {
     fn aborted(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
+    fn breaker(&self, _: bool) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
         self.told.store(true, Ordering::SeqCst);
         self.epoch_lag_max.fetch_max(ticks, Ordering::SeqCst);
@@ -105,15 +110,21 @@ impl World {
             ["model-a", "model-b"].map(|id| SimulatedModel::new(id, ROW_LEN, OUTPUT_LEN)),
         ));
         let batch = BatchPolicy { size_max: 8, delay_max: Duration::from_millis(20) };
-        let settings =
-            |_: &str| ModelSettings { output: None, not_finite: NotFinite::Refuse, batch, home: 0 };
+        let settings = |_: &str| ModelSettings {
+            output: None,
+            not_finite: NotFinite::Refuse,
+            batch,
+            limits: Limits { deadline: options.deadline, run_max: None },
+            home: 0,
+        };
         let loaded = load_catalog(&*backend, backend.found(), settings).unwrap();
         let models = Models {
             catalog: Arc::new(loaded.catalog),
             files: Arc::new(loaded.files),
             backend: Arc::clone(&backend) as Arc<_>,
         };
-        let world = Self { broker, backend, clock, seen: Arc::default(), models };
+        let trusted = options.deadline.map(|_| Reason::DeadlineExceeded).into_iter().collect();
+        let world = Self { broker, backend, clock, seen: Arc::default(), models, trusted };
         world.write(seed, &options);
         world
     }
@@ -189,6 +200,7 @@ impl World {
     pub(crate) fn audit(&self) -> AuditReport {
         let options = AuditOptions {
             strict: true,
+            trusted: self.trusted.clone(),
             tolerance: Tolerance { absolute: 1e-3, relative: 1e-6 },
             group: Some("workers".to_owned()),
             record_bytes_max: Some(4_000),
@@ -237,6 +249,7 @@ fn config() -> InferenceConfig {
         in_flight_records_max: 96,
         in_flight_bytes_max: 1 << 20,
         activation: PollLimit { records: 24, bytes: 64 << 10 },
+        dead_letters_per_minute_max: None,
         epoch_interval: Duration::from_millis(10),
         commit_interval: Duration::from_millis(20),
         commit_limit: TransactionLimit { records: 30, bytes: 64 << 10 },

@@ -1,0 +1,302 @@
+//! What of the infer operator decides: which batch the device gets next, and what becomes of what it gives back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use timely::dataflow::operators::Capability;
+
+use super::under_way::UnderWay;
+use super::{BROKEN_DEVICE, InferParts};
+use crate::block::Block;
+use crate::catalog::{ModelIndex, Served};
+use crate::clock::Moment;
+use crate::dead_letter::Reason;
+use crate::device::{Batch, Device, Executed, Left};
+use crate::fair::Fair;
+use crate::letters::Ending;
+use crate::observe::CloseReason;
+use crate::outcome::Outcomes;
+use crate::window::{Run, Window};
+
+/// The first and the longest pause before a broken device is tried again.
+pub(super) const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// Over how many executors a row is given up that runs alone: over the second, because a row may also have been unlucky.
+const HANGS_MAX: u32 = 2;
+
+/// Where outcomes go, each under the capability of its epoch.
+pub(super) type Give<'a> = dyn FnMut(&Capability<u64>, Outcomes) + 'a;
+
+/// The windows of the models on one device, and the batches under way there.
+pub(super) struct Scheduler {
+    parts: InferParts,
+    device: Box<dyn Device>,
+    windows: BTreeMap<ModelIndex, Window<Capability<u64>>>,
+    fair: Fair,
+    /// Batches of a row each, which come before any window's.
+    singles: VecDeque<UnderWay<Capability<u64>>>,
+    under_way: BTreeMap<u64, UnderWay<Capability<u64>>>,
+    next_id: u64,
+    broken: Option<Broken>,
+    /// Until when no row has to answer for the time that has passed: the device was broken, or the breaker held.
+    excused: Moment,
+}
+
+/// What waits for a broken device to work again.
+struct Broken {
+    /// Batches under way, by their ids.
+    left: VecDeque<u64>,
+    pause: Duration,
+    again: Moment,
+    /// The batch that tries whether the device works again. Others may still be under way from before it broke.
+    trial: Option<u64>,
+}
+
+impl Scheduler {
+    pub(super) fn new(parts: InferParts, device: Box<dyn Device>) -> Self {
+        Self {
+            parts,
+            device,
+            windows: BTreeMap::new(),
+            fair: Fair::new(),
+            singles: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            next_id: 0,
+            broken: None,
+            excused: Moment::START,
+        }
+    }
+
+    pub(super) fn push(&mut self, block: Arc<Block>, capability: Capability<u64>) {
+        let model = block.model;
+        let served = self.parts.catalog.served(model).expect("decode makes blocks of served models only");
+        let window = self.windows.entry(model).or_insert_with(|| Window::new(served.batch));
+        let rows = 0..block.len();
+        window.push(block, rows, capability);
+        self.parts.observer.queued(model, window.rows());
+    }
+
+    /// Gives the outcomes of the batches that came back.
+    pub(super) fn finished(&mut self, give: &mut Give<'_>) {
+        while let Some(Executed { id, outcomes, left, inference }) = self.device.finished() {
+            let mut under_way = self.under_way.remove(&id).expect("a device gives back what was submitted");
+            if let Some(booking) = under_way.booking.take() {
+                self.fair.finished(booking, inference);
+            }
+            for (epoch, outcomes) in outcomes {
+                if let Some(outcomes) = under_way.wanted(outcomes) {
+                    give(under_way.token(epoch), outcomes);
+                }
+            }
+            match left {
+                Some(Left::Broken(batch, reason)) => self.suspend(id, batch, under_way, &reason),
+                Some(Left::Hung) => {
+                    self.isolate(under_way, give);
+                    self.recover(id);
+                }
+                None => self.recover(id),
+            }
+        }
+    }
+
+    /// Keeps what a broken device left, with its capabilities.
+    fn suspend(&mut self, id: u64, left: Batch, mut under_way: UnderWay<Capability<u64>>, reason: &str) {
+        let now = self.parts.clock.now();
+        let (model, rows) = (Arc::clone(&left.served), left.rows());
+        under_way.give_back(left);
+        if under_way.batch.runs.is_empty() {
+            return; // each of its rows has ended by its deadline, before the device was known to be broken
+        }
+        let broken = self.broken.get_or_insert_with(|| Broken {
+            left: VecDeque::new(),
+            pause: BACK_OFF.0,
+            again: now.after(BACK_OFF.0),
+            trial: None,
+        });
+        if broken.trial == Some(id) {
+            broken.pause = (broken.pause * 2).min(BACK_OFF.1);
+            broken.again = now.after(broken.pause);
+            broken.trial = None;
+        }
+        tracing::error!(model = model.id, reason, rows, pause = ?broken.pause, "device failed on a good row");
+        self.parts.health.set_unready(BROKEN_DEVICE, reason);
+        self.under_way.insert(id, under_way);
+        broken.left.push_back(id);
+    }
+
+    /// A batch is over: if that was the trial of a broken device, it works again.
+    fn recover(&mut self, id: u64) {
+        if let Some(broken) = &mut self.broken
+            && broken.trial == Some(id)
+        {
+            broken.trial = None;
+            broken.again = Moment::START;
+            broken.pause = BACK_OFF.0;
+            if broken.left.is_empty() {
+                self.broken = None;
+                self.excused = self.parts.clock.now();
+                self.parts.health.clear(BROKEN_DEVICE);
+                tracing::info!("device works again");
+            }
+        }
+    }
+
+    /// An executor was given up over this batch. Each of its rows runs by itself from now on, and one over which that happens again is
+    /// to blame: the others lose nothing but time.
+    fn isolate(&mut self, mut under_way: UnderWay<Capability<u64>>, give: &mut Give<'_>) {
+        let batch = &mut under_way.batch;
+        batch.hangs += 1;
+        if batch.rows() == 1 && batch.hangs >= HANGS_MAX {
+            let (served, attempt) = (Arc::clone(&batch.served), batch.attempt);
+            let message = "the model does not return from this row alone, not even when it is cancelled";
+            let reason = Reason::DeadlineExceeded;
+            let ending = Ending { served: &served, reason, message, attempt };
+            return self.end(&ending, under_way.take_all(), give);
+        }
+        batch.attempt += 1;
+        batch.closed = CloseReason::Retry;
+        self.singles.extend(under_way.singly());
+    }
+
+    /// Ends the rows that are overdue. Nobody is blamed for the time in which the process took no work.
+    pub(super) fn expire(&mut self, give: &mut Give<'_>) {
+        let now = self.parts.clock.now();
+        if self.broken.is_some() {
+            self.excused = now;
+        } else if let Some(until) = self.parts.letters.breaker.held_until(now) {
+            self.excused = until;
+        } else {
+            for (served, attempt, runs) in self.overdue(now) {
+                let deadline = served.limits.deadline.unwrap_or_default();
+                let message = format!("there was no outcome {deadline:?} after the request was polled");
+                let reason = Reason::DeadlineExceeded;
+                self.end(&Ending { served: &served, reason, message: &message, attempt }, runs, give);
+            }
+        }
+    }
+
+    /// The overdue rows of every window and of every batch under way, with their model and the attempt at them.
+    fn overdue(&mut self, now: Moment) -> Vec<(Arc<Served>, u32, Vec<Run<Capability<u64>>>)> {
+        let mut overdue = Vec::new();
+        for (model, window) in &mut self.windows {
+            let served = self.parts.catalog.served(*model).expect("a window is of a served model");
+            let Some(deadline) = served.limits.deadline else { continue };
+            let runs = window.take_overdue(deadline, self.excused, now);
+            if !runs.is_empty() {
+                self.parts.observer.queued(*model, window.rows());
+                overdue.push((Arc::clone(served), 1, runs));
+            }
+        }
+        for waiting in self.singles.iter_mut().chain(self.under_way.values_mut()) {
+            let served = Arc::clone(&waiting.batch.served);
+            let Some(deadline) = served.limits.deadline else { continue };
+            let runs = waiting.take_overdue(deadline, self.excused, now);
+            if !runs.is_empty() {
+                overdue.push((served, waiting.batch.attempt, runs));
+            }
+        }
+        self.singles.retain(|single| !single.batch.runs.is_empty());
+        overdue
+    }
+
+    /// Makes dead letters of these rows.
+    fn end(&self, ending: &Ending<'_>, runs: Vec<Run<Capability<u64>>>, give: &mut Give<'_>) {
+        for run in runs {
+            give(&run.token, self.parts.letters.of_run(&run, ending));
+        }
+    }
+
+    /// Submits what the device has room for, and returns when to look again.
+    pub(super) fn submit(&mut self, closing: bool) -> Moment {
+        self.submit_ready(closing).min(self.overdue_at()).min(self.device.due())
+    }
+
+    /// When the next row will be overdue. While a row can't be, because the device is broken, this is no reason to look.
+    fn overdue_at(&self) -> Moment {
+        if self.broken.is_some() {
+            return Moment::NEVER;
+        }
+        let windows = self.windows.iter().filter_map(|(model, window)| {
+            Some(window.overdue_at(self.parts.catalog.served(*model)?.limits.deadline?, self.excused))
+        });
+        let batches = self.singles.iter().chain(self.under_way.values()).filter_map(|waiting| {
+            Some(waiting.overdue_at(waiting.batch.served.limits.deadline?, self.excused))
+        });
+        windows.chain(batches).min().unwrap_or(Moment::NEVER)
+    }
+
+    fn submit_ready(&mut self, closing: bool) -> Moment {
+        let now = self.parts.clock.now();
+        if let Some(until) = self.parts.letters.breaker.held_until(now) {
+            return until;
+        }
+        if let Some(again) = self.try_broken(now) {
+            return again;
+        }
+        while self.device.room() > 0 {
+            if let Some(single) = self.singles.pop_front() {
+                self.submit_one(single);
+                continue;
+            }
+            let ready: Vec<ModelIndex> = self
+                .windows
+                .iter()
+                .filter(|(_, window)| window.closes(now).is_some() || (closing && window.rows() > 0))
+                .map(|(model, _)| *model)
+                .collect();
+            let Some(model) = self.fair.next(&ready) else { break };
+            let batch = self.close(model, now);
+            self.submit_one(batch);
+        }
+        if self.device.room() == 0 {
+            return Moment::NEVER; // a finished batch wakes the operator
+        }
+        self.windows.values().map(Window::due).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// Tries whether a broken device works again, if it is time to; returns when to look again while it is broken.
+    fn try_broken(&mut self, now: Moment) -> Option<Moment> {
+        let broken = self.broken.as_mut()?;
+        if broken.trial.is_some() {
+            return Some(Moment::NEVER);
+        }
+        if now < broken.again || self.device.room() == 0 {
+            return Some(broken.again.max(now.after(Duration::from_millis(1))));
+        }
+        let id = broken.left.pop_front().expect("a device is broken only while something is left");
+        broken.trial = Some(id);
+        let under_way = self.under_way.get_mut(&id).expect("what is left keeps its capabilities");
+        under_way.booking = Some(self.fair.submitted(under_way.batch.model));
+        self.device.submit(under_way.batch.clone());
+        Some(Moment::NEVER)
+    }
+
+    /// Makes a batch of the oldest rows in a window.
+    fn close(&mut self, model: ModelIndex, now: Moment) -> UnderWay<Capability<u64>> {
+        let window = self.windows.get_mut(&model).expect("a ready model has a window");
+        let closed = window.closes(now).unwrap_or(CloseReason::Drained);
+        let mut capabilities = BTreeMap::new();
+        let runs = window
+            .take()
+            .into_iter()
+            .map(|Run { block, rows, token }| {
+                let epoch = *token.time();
+                capabilities.entry(epoch).or_insert(token);
+                Run { block, rows, token: epoch }
+            })
+            .collect();
+        self.parts.observer.queued(model, window.rows());
+        let served = Arc::clone(self.parts.catalog.served(model).expect("a window is of a served model"));
+        UnderWay::new(Batch { id: 0, model, served, runs, closed, attempt: 1, hangs: 0 }, capabilities)
+    }
+
+    fn submit_one(&mut self, mut under_way: UnderWay<Capability<u64>>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        under_way.batch.id = id;
+        under_way.booking = Some(self.fair.submitted(under_way.batch.model));
+        self.device.submit(under_way.batch.clone());
+        self.under_way.insert(id, under_way);
+    }
+}
