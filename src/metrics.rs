@@ -52,6 +52,7 @@ struct Engine {
     committed_records: Counter,
     commit_seconds: Histogram,
     aborts: Counter,
+    executors_replaced: Counter,
     breaker_holds: Gauge,
 }
 
@@ -60,6 +61,7 @@ struct Engine {
 struct Families {
     model_records: Family<ModelLabel, Counter>,
     model_calls: Family<ModelLabel, Counter>,
+    runs_cancelled: Family<ModelLabel, Counter>,
     queued_records: Family<ModelLabel, Gauge>,
     batch_records: Family<BatchLabels, Histogram, Rows>,
     inference_seconds: Family<ModelLabel, Histogram, Seconds>,
@@ -122,6 +124,7 @@ struct Models {
 struct ModelSeries {
     records: Counter,
     calls: Counter,
+    cancelled: Counter,
     queued: Gauge,
     batches: BTreeMap<&'static str, Histogram>,
     inference: Histogram,
@@ -211,6 +214,7 @@ impl Engine {
         let commits = counter("commits", "Transactions committed");
         let committed_records = counter("committed_records", "Requests whose outcome was committed");
         let aborts = counter("aborts", "Transactions aborted");
+        let executors_replaced = counter("executors_replaced", "Executors given up because a run did not return");
         let commit_seconds = Histogram::new(&SECONDS);
         registry.register(
             "commit_seconds",
@@ -227,6 +231,7 @@ impl Engine {
             committed_records,
             commit_seconds,
             aborts,
+            executors_replaced,
             breaker_holds,
         }
     }
@@ -237,6 +242,7 @@ impl Families {
         let families = Self {
             model_records: Family::default(),
             model_calls: Family::default(),
+            runs_cancelled: Family::default(),
             queued_records: Family::default(),
             batch_records: Family::new_with_constructor(Rows),
             inference_seconds: Family::new_with_constructor(Seconds),
@@ -247,6 +253,8 @@ impl Families {
         };
         registry.register("model_records", "Rows inferred", families.model_records.clone());
         registry.register("model_calls", "Calls of the model", families.model_calls.clone());
+        let help = "Runs that took too long and were cancelled";
+        registry.register("runs_cancelled", help, families.runs_cancelled.clone());
         registry.register("queued_records", "Rows that wait for a batch", families.queued_records.clone());
         registry.register(
             "batch_records",
@@ -282,6 +290,7 @@ impl Families {
         ModelSeries {
             records: self.model_records.get_or_create_owned(&model),
             calls: self.model_calls.get_or_create_owned(&model),
+            cancelled: self.runs_cancelled.get_or_create_owned(&model),
             queued: self.queued_records.get_or_create_owned(&model),
             batches: BTreeMap::from(batches),
             inference: self.inference_seconds.get_or_create_owned(&model),
@@ -358,6 +367,16 @@ impl Observer for Metrics {
     fn epoch_lag(&self, worker: usize, ticks: u64) {
         let labels = WorkerLabel { worker: count(worker) };
         self.families.epoch_lag.get_or_create(&labels).set(i64::try_from(ticks).unwrap_or(i64::MAX));
+    }
+
+    fn run_cancelled(&self, model: ModelIndex) {
+        if let Some(series) = self.model(model) {
+            series.cancelled.inc();
+        }
+    }
+
+    fn executor_replaced(&self) {
+        self.engine.executors_replaced.inc();
     }
 
     fn breaker(&self, holds: bool) {

@@ -184,6 +184,8 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         workers: config.workers,
         executors: config.onnx.executors,
         queued_batches: 1,
+        run_grace: config.onnx.run_grace,
+        stuck_max: config.onnx.stuck_max,
         transactional_id: config.kafka.transactional_id(),
         group: config.kafka.group.clone(),
         requests: config.topics.requests.name.clone(),
@@ -222,6 +224,10 @@ pub fn fault_error(fault: &Fault) -> CliError {
         Fault::Overdue { .. } => (
             Exit::OutcomeMissing,
             "if a model may take so long, raise `outcome.deadline`; else this is a defect: please report it with the log",
+        ),
+        Fault::Stuck { .. } => (
+            Exit::OutcomeMissing,
+            "look at the device and at the model; if a run may take so long, raise `onnx.run_max`. A new start does the work again",
         ),
         Fault::OutOfRange { .. } => (
             Exit::OffsetsOutOfRange,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use operators::alarm::Alarms;
 use operators::broker::Broker;
 use operators::clock::{Clock, Moment};
-use operators::device::threads::Threads;
+use operators::device::threads::{Threads, ThreadsParts};
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
 use operators::fault::Fault;
@@ -217,15 +217,26 @@ fn start_device(
     shared: &Shared,
     home: &timely::scheduling::SyncActivator,
 ) -> Threads {
-    let executors =
-        (0..config.executors).map(|_| Executor::new(shared.execute_parts(config, models))).collect();
     let (cold, health) = (AtomicUsize::new(config.executors), Arc::clone(&shared.health));
     let warm: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
         if cold.fetch_sub(1, Ordering::SeqCst) == 1 {
             health.clear(LOADING);
         }
     });
-    Threads::start(executors, config.queued_batches, home, &warm)
+    let parts = shared.execute_parts(config, models);
+    Threads::start(ThreadsParts {
+        name: models.backend.name(),
+        executor: Box::new(move || Executor::new(parts.clone())),
+        executors: config.executors,
+        queued: config.queued_batches,
+        home: home.clone(),
+        warm,
+        grace: config.run_grace,
+        stuck_max: config.stuck_max,
+        faults: Arc::clone(&shared.faults),
+        observer: Arc::clone(&shared.observer),
+        clock: Arc::clone(&shared.clock),
+    })
 }
 
 fn spawn_transactions(mut committer: Committer, shared: &Shared, halt: &Arc<AtomicBool>) -> JoinHandle<()> {

@@ -48,6 +48,10 @@ pub struct InferenceConfig {
     pub executors: usize,
     /// Batches that wait for an executor while it runs one.
     pub queued_batches: usize,
+    /// How long a run that was cancelled may take to return before its executor is given up.
+    pub run_grace: Duration,
+    /// How many executors that were given up may be left behind.
+    pub stuck_max: usize,
     /// Stable for the process's slot: `<app>.<group>.<instance>`.
     pub transactional_id: String,
     /// The consumer group.

@@ -103,5 +103,8 @@ pub enum Left {
     /// The device is broken: these rows, and what was the matter.
     Broken(Batch, String),
     /// A run did not return, not even when it was cancelled, and its executor was given up: every row.
-    Hung,
+    Hung {
+        /// Whether the run was of these rows, and not of one that is known to be good.
+        rows: bool,
+    },
 }

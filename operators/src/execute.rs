@@ -5,6 +5,9 @@
 //! when the model was opened. If it succeeds, and the row fails once more after it, the row was to blame and becomes a dead letter. If
 //! the good row fails too, the device is broken: no row gets an outcome for that, and what is left of the batch goes back to be tried
 //! again.
+//!
+//! A run that had to be cancelled because it took too long is no different, except that its rows then run one by one. One that does not
+//! even return when it is cancelled leaves this executor without anybody who waits for it; see [`crate::watch`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,6 +26,7 @@ use crate::model::{Backend, Model, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
+use crate::watch::{Ended, Running, Watch};
 
 /// What the executors of a process share.
 #[derive(Clone)]
@@ -58,6 +62,7 @@ struct Sessions {
     backend: Arc<dyn Backend>,
     files: Arc<BTreeMap<ModelIndex, ModelFile>>,
     clock: Arc<dyn Clock>,
+    watch: Arc<Watch>,
     open: BTreeMap<ModelIndex, Box<dyn Model>>,
     input: Vec<f32>,
     output: Vec<f32>,
@@ -77,6 +82,7 @@ impl Executor {
             backend: Arc::clone(&parts.backend),
             files: Arc::clone(&parts.files),
             clock: Arc::clone(&parts.clock),
+            watch: Arc::default(),
             open: BTreeMap::new(),
             input: Vec::new(),
             output: Vec::new(),
@@ -93,8 +99,14 @@ impl Executor {
         }
     }
 
-    /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken.
-    pub fn execute(&mut self, batch: &Batch) -> Executed {
+    /// What is to keep watch over its runs.
+    pub fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.sessions.watch)
+    }
+
+    /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken. `None` if the executor was given
+    /// up meanwhile: then nobody waits for this batch, and the executor is not to be used again.
+    pub fn execute(&mut self, batch: &Batch) -> Option<Executed> {
         let started = self.parts.clock.now();
         let mut book = Book::new(&self.parts, batch, started, self.usual);
         let mut calls = Calls::default();
@@ -103,25 +115,22 @@ impl Executor {
         let whole = 0..batch.rows();
         let mut ranges = vec![whole];
         while let Some(range) = ranges.pop() {
-            match self.sessions.run(batch, range.clone(), &mut calls) {
-                Ok(()) => book.results(range, &self.sessions.output, calls.time),
-                Err(_) if range.len() > 1 => {
+            match self.sessions.try_rows(batch, &range, &mut calls) {
+                Tried::Inferred => book.results(range, &self.sessions.output, calls.time),
+                Tried::Failed => {
                     let middle = range.start + range.len() / 2;
                     ranges.push(middle..range.end);
                     ranges.push(range.start..middle);
                 }
-                Err(_) => match self.sessions.known_good_row(batch, &mut calls) {
-                    // The device may have recovered in between: only a row that fails again, right after a good one, is to blame.
-                    Ok(()) => match self.sessions.run(batch, range.clone(), &mut calls) {
-                        Ok(()) => book.results(range, &self.sessions.output, calls.time),
-                        Err(failure) => book.failure(range.start, &failure),
-                    },
-                    Err(device) => {
-                        broken = Some(device);
-                        left.push(range);
-                        left.append(&mut ranges);
-                    }
-                },
+                // Halving would wait for the row that takes so long once a level.
+                Tried::Overran => ranges.extend(range.rev().map(|row| row..row + 1)),
+                Tried::ToBlame(failure) => book.failure(range.start, &failure),
+                Tried::Broken(device) => {
+                    broken = Some(device);
+                    left.push(range);
+                    left.append(&mut ranges);
+                }
+                Tried::GivenUp => return None,
             }
         }
         left.sort_by_key(|range| range.start);
@@ -144,7 +153,7 @@ impl Executor {
             let closed = crate::observe::CloseReason::Retry;
             Left::Broken(Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
         });
-        Executed { id: batch.id, outcomes, left, inference: calls.time }
+        Some(Executed { id: batch.id, outcomes, left, inference: calls.time })
     }
 }
 
@@ -158,34 +167,101 @@ impl Sessions {
         Ok(self.open.get_mut(&model).expect("it was opened above"))
     }
 
-    /// Runs the rows in `range`; their outputs are then in `self.output`.
-    fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), RunError> {
+    /// Runs the rows in `range`, whose outputs are then in `self.output`. If a single row fails, finds out what is to blame.
+    fn try_rows(&mut self, batch: &Batch, range: &Range<usize>, calls: &mut Calls) -> Tried {
+        // Over these rows an executor was given up. Is it the rows, or does the device hang on everything?
+        if batch.hangs > 0
+            && let Err(failed) = self.known_good_row(batch, calls)
+        {
+            return failed.of_device();
+        }
+        match self.run(batch, range.clone(), calls) {
+            Ok(()) => return Tried::Inferred,
+            Err(Failed::GivenUp) => return Tried::GivenUp,
+            Err(Failed::Run(_)) if range.len() > 1 => return Tried::Failed,
+            Err(Failed::Overran(_)) if range.len() > 1 => return Tried::Overran,
+            Err(Failed::Run(_) | Failed::Overran(_)) => {}
+        }
+        if let Err(failed) = self.known_good_row(batch, calls) {
+            return failed.of_device();
+        }
+        // The device may have recovered in between: only a row that fails again, right after a good one, is to blame.
+        match self.run(batch, range.clone(), calls) {
+            Ok(()) => Tried::Inferred,
+            Err(Failed::GivenUp) => Tried::GivenUp,
+            Err(failure) => Tried::ToBlame(failure),
+        }
+    }
+
+    fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), Failed> {
         self.input.clear();
         for run in batch.cut(range.clone()) {
             self.input.extend_from_slice(run.block.values(run.rows));
         }
-        self.call(batch.model, range.len(), calls)
+        self.call(batch, Running::Rows(batch.id), range.len(), calls)
     }
 
-    fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), RunError> {
+    fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), Failed> {
         self.input.clear();
         self.input.resize(batch.served.signature.row_len(), 0.0);
-        self.call(batch.model, 1, calls)
+        self.call(batch, Running::GoodRow(batch.id), 1, calls)
     }
 
-    fn call(&mut self, model: ModelIndex, rows: usize, calls: &mut Calls) -> Result<(), RunError> {
+    fn call(&mut self, batch: &Batch, what: Running, rows: usize, calls: &mut Calls) -> Result<(), Failed> {
         let (input, mut output) = (std::mem::take(&mut self.input), std::mem::take(&mut self.output));
-        let clock = Arc::clone(&self.clock);
-        let ran = self.open(model).and_then(|model| {
+        let (clock, watch) = (Arc::clone(&self.clock), Arc::clone(&self.watch));
+        let ran = self.open(batch.model).map_err(Failed::Run).and_then(|model| {
             let started = clock.now();
+            watch.begin(what, started, batch.served.limits.run_max, model.cancel());
             let ran = model.run(rows, &input, &mut output);
+            let ended = watch.end();
             calls.time += clock.now().since(started);
             calls.count += 1;
-            ran
+            match (ended, ran) {
+                (Ended::GivenUp, _) => Err(Failed::GivenUp),
+                (Ended::Cancelled, Err(error)) => Err(Failed::Overran(error)),
+                (_, ran) => ran.map_err(Failed::Run),
+            }
         });
         (self.input, self.output) = (input, output);
         ran
     }
+}
+
+/// Why a run has given nothing.
+enum Failed {
+    /// It failed.
+    Run(RunError),
+    /// It took longer than it may, and failed when it was cancelled.
+    Overran(RunError),
+    /// It returned after its executor was given up.
+    GivenUp,
+}
+
+impl Failed {
+    /// What it means when it was a good row that failed.
+    fn of_device(self) -> Tried {
+        match self {
+            Self::Run(error) | Self::Overran(error) => Tried::Broken(error),
+            Self::GivenUp => Tried::GivenUp,
+        }
+    }
+}
+
+/// What came of some rows.
+enum Tried {
+    /// Their outputs.
+    Inferred,
+    /// One of them makes the run fail.
+    Failed,
+    /// One of them makes the run take too long.
+    Overran,
+    /// The single row is to blame.
+    ToBlame(Failed),
+    /// The device is broken.
+    Broken(RunError),
+    /// Nobody waits for them any more.
+    GivenUp,
 }
 
 /// The outcomes of a batch as they come to be.
@@ -282,10 +358,19 @@ impl<'a> Book<'a> {
     }
 
     /// The row at `place` failed alone, on a device that works.
-    fn failure(&mut self, place: usize, failure: &RunError) {
+    fn failure(&mut self, place: usize, failure: &Failed) {
         let block = self.rows[place].0;
         self.time(&block.polled, self.parts.clock.now());
-        self.letter(place, Reason::InferenceFailed, Stage::Infer, &failure.0);
+        match failure {
+            Failed::Run(RunError(message)) => {
+                self.letter(place, Reason::InferenceFailed, Stage::Infer, message);
+            }
+            Failed::Overran(_) | Failed::GivenUp => {
+                let max = self.batch.served.limits.run_max.unwrap_or_default();
+                let message = format!("a run of the model on this row alone took longer than {max:?} and was cancelled");
+                self.letter(place, Reason::DeadlineExceeded, Stage::Infer, &message);
+            }
+        }
     }
 
     fn letter(&mut self, place: usize, reason: Reason, stage: Stage, message: &str) {

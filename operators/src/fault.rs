@@ -44,6 +44,18 @@ pub enum Fault {
         /// Its offset.
         offset: Offset,
     },
+    /// More executors of a device than may be are stuck in runs that do not return.
+    #[error(
+        "{executors} runs on the device {device:?} do not return, not even when they are cancelled, the last of the model {model:?}: more than `onnx.stuck_max`"
+    )]
+    Stuck {
+        /// The device.
+        device: String,
+        /// The model of the last of them.
+        model: String,
+        /// How many are stuck.
+        executors: usize,
+    },
     /// Another process uses this transactional id.
     #[error(
         "fenced: another process uses the transactional id {transactional_id:?}; give each process its own `kafka.instance`"

@@ -231,6 +231,8 @@ pub(crate) struct Seen {
     pub(crate) dead_letters: Vec<(Reason, Stage)>,
     /// Why each batch closed, its rows with an outcome, and its calls.
     pub(crate) batches: Vec<(CloseReason, usize, u32)>,
+    pub(crate) cancelled: Vec<ModelIndex>,
+    pub(crate) replaced: usize,
     pub(crate) polled: usize,
     pub(crate) committed: Vec<usize>,
     pub(crate) aborted: usize,
@@ -276,6 +278,14 @@ impl Observer for Recorder {
     }
 
     fn epoch_lag(&self, _: usize, _: u64) {}
+
+    fn run_cancelled(&self, model: ModelIndex) {
+        self.seen.lock().unwrap().cancelled.push(model);
+    }
+
+    fn executor_replaced(&self) {
+        self.seen.lock().unwrap().replaced += 1;
+    }
 
     fn breaker(&self, _: bool) {}
 }

@@ -39,4 +39,5 @@ pub mod sink;
 pub mod source;
 pub mod tenure;
 pub mod transaction;
+pub mod watch;
 pub mod window;

@@ -9,6 +9,7 @@ pub mod simulated;
 pub mod store;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,17 @@ pub trait Model: Send {
     ///
     /// If the run failed. Which row is to blame, or whether the device is, the caller finds out by running fewer.
     fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError>;
+
+    /// What ends a run of this model from another thread, if anything does.
+    fn cancel(&self) -> Option<Arc<dyn Cancel>> {
+        None
+    }
+}
+
+/// Ends a run that is under way: it returns soon, with an error. If none is under way, the next one is not affected.
+pub trait Cancel: Send + Sync {
+    /// Ends it. Does not wait for that.
+    fn cancel(&self);
 }
 
 /// A run of a model that failed.

@@ -36,6 +36,12 @@ pub trait Observer: Send + Sync {
     /// Ticks between the epoch that the source is in and the epoch frontier at the sink of a worker.
     fn epoch_lag(&self, worker: usize, ticks: u64);
 
+    /// A run of this model took longer than it may, and was cancelled.
+    fn run_cancelled(&self, model: ModelIndex);
+
+    /// A run did not return, and another executor took the place of the one that waits for it.
+    fn executor_replaced(&self);
+
     /// The breaker holds, or holds no more.
     fn breaker(&self, holds: bool);
 }
@@ -117,5 +123,7 @@ impl Observer for Silent {
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, _: u64) {}
+    fn run_cancelled(&self, _: ModelIndex) {}
+    fn executor_replaced(&self) {}
     fn breaker(&self, _: bool) {}
 }

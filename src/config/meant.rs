@@ -185,6 +185,8 @@ pub struct ModelOverrides {
     pub delay_max: Option<Duration>,
     /// The longest from the poll of a row to its outcome, if there is a rule of its own: `Some(None)` is for ever.
     pub deadline: Option<Option<Duration>>,
+    /// The longest that a run may take, if there is a rule of its own: `Some(None)` is for ever.
+    pub run_max: Option<Option<Duration>>,
     /// Execution providers.
     pub providers: Option<Vec<Provider>>,
     /// What to do with NaN and infinities.
@@ -212,6 +214,12 @@ pub struct Onnx {
     pub intra_threads: usize,
     /// Executor threads.
     pub executors: usize,
+    /// The longest that one run may take, for models without a rule of their own.
+    pub run_max: Option<Duration>,
+    /// How long a run that was cancelled may take to return.
+    pub run_grace: Duration,
+    /// Executors that were given up and may be left behind.
+    pub stuck_max: usize,
 }
 
 impl Config {
@@ -229,7 +237,7 @@ impl Config {
         let overrides = self.models.overrides.get(model);
         Limits {
             deadline: overrides.and_then(|model| model.deadline).unwrap_or(self.records_deadline),
-            run_max: None,
+            run_max: overrides.and_then(|model| model.run_max).unwrap_or(self.onnx.run_max),
         }
     }
 
@@ -335,6 +343,9 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         engine_cache: engine_cache(written.engine_cache, machine),
         intra_threads: written.intra_threads.0,
         executors: count(written.executors, machine),
+        run_max: written.run_max.0,
+        run_grace: written.run_grace.0,
+        stuck_max: written.stuck_max.0,
     }
 }
 
@@ -418,6 +429,7 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         size_max: written.batch.size_max.map(|size| size.0),
         delay_max: written.batch.delay_max.map(|delay| delay.0),
         deadline: written.deadline.map(|deadline| deadline.0),
+        run_max: written.run_max.map(|max| max.0),
         providers: written.providers,
         not_finite: written.not_finite,
         output: written.output,

@@ -55,9 +55,14 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
             &key("delay_max"),
             &mut require,
         );
+        if let Some(run_max) = config.models.overrides.get(model).and_then(|model| model.run_max) {
+            let key = super::Key::new(vec!["models".into(), model.clone(), "run_max".into()]).to_string();
+            runs(config, run_max, &key, &mut require);
+        }
     }
+    runs(config, config.onnx.run_max, "onnx.run_max", &mut require);
     batches(config, &config.batch, "batch.size_max", "batch.delay_max", &mut require);
-    let limits = Limits { deadline: config.records_deadline, run_max: None };
+    let limits = Limits { deadline: config.records_deadline, run_max: config.onnx.run_max };
     deadlines(limits, &config.batch, "records.deadline", "batch.delay_max", &mut require);
     topics(config, &mut require);
     let has_gpu = config.onnx.providers.iter().any(|provider| *provider != Provider::Cpu);
@@ -193,6 +198,17 @@ fn batches(config: &Config, batch: &BatchPolicy, size_max: &str, delay_max: &str
         delay_max,
         "outcome.deadline",
         "a row that waits for others would stop the engine",
+    );
+}
+
+/// A row that makes its run hang is tried twice before it is to blame.
+fn runs(config: &Config, run_max: Option<Duration>, key: &str, require: &mut Require<'_>) {
+    let twice = |max: Duration| 2 * max.saturating_add(config.onnx.run_grace);
+    require(
+        run_max.is_none_or(|max| twice(max) < config.outcome_deadline),
+        key,
+        "outcome.deadline",
+        "the process would stop before a run that does not return is given up twice: `onnx.run_grace` counts too",
     );
 }
 

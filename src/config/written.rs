@@ -159,6 +159,7 @@ pub(super) struct ModelOverridesFile {
     #[serde(default)]
     pub(super) batch: BatchOverridesFile,
     pub(super) deadline: Option<Deadline>,
+    pub(super) run_max: Option<Deadline>,
     pub(super) providers: Option<Vec<Provider>>,
     pub(super) not_finite: Option<NotFinite>,
     pub(super) output: Option<String>,
@@ -182,6 +183,9 @@ pub(super) struct OnnxFile {
     pub(super) engine_cache: PathBuf,
     pub(super) intra_threads: Threads,
     pub(super) executors: Count,
+    pub(super) run_max: Deadline,
+    pub(super) run_grace: Interval,
+    pub(super) stuck_max: Stuck,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -382,6 +386,14 @@ checked! {
     Threads(usize) from i64: |threads| match usize::try_from(threads) {
         Ok(threads) if (1..=1024).contains(&threads) => Ok(threads),
         _ => Err(format!("{threads} is not a number of threads from 1 to 1024")),
+    }
+}
+
+checked! {
+    /// A number of executors that may be left behind.
+    Stuck(usize) from i64: |executors| match usize::try_from(executors) {
+        Ok(executors) if executors <= 1024 => Ok(executors),
+        _ => Err(format!("{executors} is not a number of executors from 0 to 1024")),
     }
 }
 

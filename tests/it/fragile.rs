@@ -73,6 +73,7 @@ fn case() {
         "workers=1",
         "onnx.executors=1",
         "outcome.deadline=2s",
+        "onnx.run_max=off",
         "stop.drain_timeout=2s",
         "log.filter=info",
     ];

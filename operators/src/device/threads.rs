@@ -1,5 +1,11 @@
 //! A device of executor threads: one queue of batches, and threads that take from it, each with its own session of every model.
+//!
+//! Whoever asks what is finished also keeps watch over what is not: a run that takes longer than it may is cancelled, and where it does
+//! not return even so, its executor is given up and another takes its place. A thread can't be ended from outside, so the one that was
+//! given up stays behind until its run returns, if ever; how many may be so is bounded.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -7,55 +13,147 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use timely::scheduling::SyncActivator;
 
-use crate::device::{Batch, Device, Executed};
+use crate::catalog::{ModelIndex, Served};
+use crate::clock::{Clock, Moment};
+use crate::device::{Batch, Device, Executed, Left};
 use crate::execute::Executor;
+use crate::fault::{Fault, Faults};
+use crate::observe::Observer;
+use crate::watch::{Done, Running, Watch};
 
 /// How long the end of a device waits for a batch that is being run. A model that never returns must not keep the process from ending.
 const LAST_BATCH_MAX: Duration = Duration::from_secs(5);
 
+/// What a device of executor threads is made of.
+pub struct ThreadsParts {
+    /// What the device is called in logs and faults.
+    pub name: String,
+    /// Makes an executor: for each thread at the start, and for each that takes the place of one that was given up.
+    pub executor: Box<dyn Fn() -> Executor>,
+    /// Its number of threads.
+    pub executors: usize,
+    /// While a thread runs a batch, so many more may wait for it: 1 hides the hand-off between a worker and an executor where that costs
+    /// a good part of a batch's time.
+    pub queued: usize,
+    /// Woken when a batch is finished.
+    pub home: SyncActivator,
+    /// Called by each thread of the start once its models are open.
+    pub warm: Arc<dyn Fn() + Send + Sync>,
+    /// How long a run that was cancelled may take to return.
+    pub grace: Duration,
+    /// How many threads that were given up may be left behind.
+    pub stuck_max: usize,
+    /// Where it is told that there are more.
+    pub faults: Arc<Faults>,
+    /// Whom to tell.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// Executor threads behind one queue.
 pub struct Threads {
+    parts: ThreadsParts,
     batches: Option<Sender<Batch>>,
     /// The executors' end of the queue.
     queue: Receiver<Batch>,
+    finished: Sender<Executed>,
     executed: Receiver<Executed>,
-    submitted: usize,
+    under_way: BTreeMap<u64, (ModelIndex, Arc<Served>)>,
     slots: usize,
-    threads: Vec<JoinHandle<()>>,
+    seats: Vec<Seat>,
+    stuck: Vec<JoinHandle<()>>,
+    started: usize,
+}
+
+/// One of the executor threads.
+struct Seat {
+    thread: JoinHandle<()>,
+    watch: Arc<Watch>,
+    /// Closed when the thread ends. Nothing is ever sent.
+    alive: Receiver<Infallible>,
 }
 
 impl Threads {
-    /// Starts a thread for each executor. While a thread runs a batch, `queued` more may wait for it: 1 hides the hand-off between a
-    /// worker and an executor where that costs a good part of a batch's time. `home` is woken when a batch is finished; `warm` is called
-    /// by each thread once its models are open.
+    /// Starts the threads.
     ///
     /// # Panics
     ///
     /// If the system gives no more threads.
-    pub fn start(
-        executors: Vec<Executor>,
-        queued: usize,
-        home: &SyncActivator,
-        warm: &Arc<dyn Fn() + Send + Sync>,
-    ) -> Self {
-        let slots = executors.len() * (1 + queued);
+    pub fn start(parts: ThreadsParts) -> Self {
+        let slots = parts.executors * (1 + parts.queued);
         let (batches, queue) = bounded::<Batch>(slots);
         let (finished, executed) = bounded(slots);
-        let threads = executors
-            .into_iter()
-            .enumerate()
-            .map(|(place, executor)| {
-                let (queue, finished) = (queue.clone(), finished.clone());
-                let (home, warm) = (home.clone(), Arc::clone(warm));
-                thread::Builder::new()
-                    .name(format!("executor-{place}"))
-                    .spawn(move || {
-                        run(executor, &queue, &finished, &home, &*warm);
-                    })
-                    .expect("the system gives a thread")
+        let mut device = Self {
+            parts,
+            batches: Some(batches),
+            queue,
+            finished,
+            executed,
+            under_way: BTreeMap::new(),
+            slots,
+            seats: Vec::new(),
+            stuck: Vec::new(),
+            started: 0,
+        };
+        for _ in 0..device.parts.executors {
+            let warm = Arc::clone(&device.parts.warm);
+            let seat = device.seat(warm);
+            device.seats.push(seat);
+        }
+        device
+    }
+
+    fn seat(&mut self, warm: Arc<dyn Fn() + Send + Sync>) -> Seat {
+        let executor = (self.parts.executor)();
+        let watch = executor.watch();
+        let (queue, finished, home) = (self.queue.clone(), self.finished.clone(), self.parts.home.clone());
+        let (lives, alive) = bounded(0);
+        let thread = thread::Builder::new()
+            .name(format!("executor-{}", self.started))
+            .spawn(move || {
+                run(executor, &queue, &finished, &home, &*warm);
+                drop(lives);
             })
-            .collect();
-        Self { batches: Some(batches), queue, executed, submitted: 0, slots, threads }
+            .expect("the system gives a thread");
+        self.started += 1;
+        Seat { thread, watch, alive }
+    }
+
+    /// Does what is to be done about runs that take too long. A batch whose executor was given up comes back.
+    fn look(&mut self) -> Option<Executed> {
+        let now = self.parts.clock.now();
+        for place in 0..self.seats.len() {
+            match self.seats[place].watch.look(now, self.parts.grace) {
+                None => {}
+                Some(Done::Cancelled(running)) => {
+                    let (model, served) = &self.under_way[&running.batch()];
+                    tracing::warn!(model = served.id, max = ?served.limits.run_max, "run cancelled: it took too long");
+                    self.parts.observer.run_cancelled(*model);
+                }
+                Some(Done::GivenUp(running)) => return Some(self.replace(place, running)),
+            }
+        }
+        None
+    }
+
+    /// Gives up the executor at `place`, whose run does not return.
+    fn replace(&mut self, place: usize, running: Running) -> Executed {
+        let (_, served) = self.under_way.remove(&running.batch()).expect("a run is of a batch under way");
+        let replacement = self.seat(Arc::new(|| {}));
+        let seat = std::mem::replace(&mut self.seats[place], replacement);
+        self.stuck.retain(|thread| !thread.is_finished());
+        self.stuck.push(seat.thread);
+        let stuck = self.stuck.len();
+        tracing::error!(model = served.id, device = self.parts.name, stuck, "executor replaced: its run does not return");
+        self.parts.observer.executor_replaced();
+        if stuck > self.parts.stuck_max {
+            let (device, model) = (self.parts.name.clone(), served.id.clone());
+            self.parts.faults.raise(Fault::Stuck { device, model, executors: stuck });
+        }
+        let left = Some(Left::Hung { rows: matches!(running, Running::Rows(_)) });
+        let inference = served.limits.run_max.unwrap_or_default() + self.parts.grace;
+        Executed { id: running.batch(), outcomes: Vec::new(), left, inference }
     }
 }
 
@@ -69,7 +167,9 @@ fn run(
     executor.warm_up();
     warm();
     for batch in queue {
-        if finished.send(executor.execute(&batch)).is_err() || home.activate().is_err() {
+        // It was given up: another thread has its place.
+        let Some(executed) = executor.execute(&batch) else { return };
+        if finished.send(executed).is_err() || home.activate().is_err() {
             break; // the worker has ended
         }
     }
@@ -77,43 +177,49 @@ fn run(
 
 impl Device for Threads {
     fn room(&self) -> usize {
-        self.slots - self.submitted
+        self.slots - self.under_way.len()
     }
 
     fn submit(&mut self, batch: Batch) {
         assert!(self.room() > 0, "a batch is submitted only where there is room");
-        self.submitted += 1;
+        self.under_way.insert(batch.id, (batch.model, Arc::clone(&batch.served)));
         let batches = self.batches.as_ref().expect("the queue is open while the device lives");
-        batches.send(batch).expect("the executors live as long as their queue");
+        batches.send(batch).expect("the device holds the executors' end too");
     }
 
     fn finished(&mut self) -> Option<Executed> {
-        let executed = self.executed.try_recv().ok()?;
-        self.submitted -= 1;
-        Some(executed)
+        if let Ok(executed) = self.executed.try_recv() {
+            self.under_way.remove(&executed.id);
+            return Some(executed);
+        }
+        self.look()
+    }
+
+    fn due(&self) -> Moment {
+        let seats = self.seats.iter().map(|seat| seat.watch.due(self.parts.grace));
+        // A run that has not begun yet begins at some time from now on.
+        let shortest = self.under_way.values().filter_map(|(_, served)| served.limits.run_max).min();
+        let begins = shortest.map(|max| self.parts.clock.now().after(max));
+        seats.chain(begins).min().unwrap_or(Moment::NEVER)
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         self.batches = None;
-        // Nobody wants the outcomes of what has not begun.
+        // Nobody wants the outcomes of what has not begun. The threads end with what they run; for what they say of it there is room.
         self.queue.try_iter().for_each(drop);
-        // Each thread has a sender of its own: once all have ended, the channel is closed.
-        loop {
-            match self.executed.recv_timeout(LAST_BATCH_MAX) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    tracing::warn!("a model has not returned; its thread is left to the end of the process");
-                    return;
-                }
+        for seat in self.seats.drain(..) {
+            if seat.alive.recv_timeout(LAST_BATCH_MAX) == Err(RecvTimeoutError::Timeout) {
+                tracing::warn!("a model has not returned; its thread is left to the end of the process");
+                return;
             }
-        }
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            if seat.thread.join().is_err() {
                 tracing::error!("an executor thread panicked");
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

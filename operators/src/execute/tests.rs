@@ -111,7 +111,7 @@ proptest! {
         let poison = expected_ends.values().filter(|(_, end)| end.is_none()).count();
         let batch = batch(&rig, &runs);
         let before = rig.models.backend.calls();
-        let executed = rig.executor.execute(&batch);
+        let executed = rig.executor.execute(&batch).unwrap();
         let calls = usize::try_from(rig.models.backend.calls() - before).unwrap();
         prop_assert_eq!(executed.id, 7);
         prop_assert!(executed.left.is_none());
@@ -134,7 +134,7 @@ proptest! {
         let (mut all, mut attempts) = (Ends::new(), 0);
         loop {
             attempts += 1;
-            let executed = rig.executor.execute(&batch);
+            let executed = rig.executor.execute(&batch).unwrap();
             for (origin, end) in ends(&executed.outcomes) {
                 prop_assert!(all.insert(origin, end).is_none());
             }
@@ -155,7 +155,7 @@ fn a_device_that_is_broken_from_the_start_gives_every_row_back_after_a_few_calls
     let mut rig = rig();
     rig.models.backend.break_device(u64::MAX);
     let batch = batch(&rig, &[(1, (0..32).map(|number| row(number, false)).collect())]);
-    let executed = rig.executor.execute(&batch);
+    let executed = rig.executor.execute(&batch).unwrap();
     assert!(executed.outcomes.is_empty());
     let Some(Left::Broken(left, _)) = executed.left else { panic!("rows are left") };
     let offsets: Vec<_> = left.each_row().map(|(block, row, _)| block.origin(row).1.0).collect();
@@ -169,7 +169,7 @@ fn a_model_that_does_not_open_is_a_broken_device_and_not_a_bad_row() {
     let mut rig = rig_with(NotFinite::Refuse, |parts| parts.backend = Arc::new(SimulatedBackend::default()));
     rig.executor.warm_up();
     let batch = batch(&rig, &[(0, vec![row(1, false)])]);
-    let executed = rig.executor.execute(&batch);
+    let executed = rig.executor.execute(&batch).unwrap();
     let Some(Left::Broken(left, reason)) = executed.left else { panic!("the row is left") };
     assert!(executed.outcomes.is_empty() && left.rows() == 1);
     assert!(reason.contains("no such model"), "{reason}");
@@ -179,7 +179,7 @@ fn a_model_that_does_not_open_is_a_broken_device_and_not_a_bad_row() {
 fn a_letter_names_the_attempt_the_model_and_what_the_model_said() {
     let mut rig = rig();
     let batch = Batch { attempt: 3, ..batch(&rig, &[(0, vec![row(0, true)])]) };
-    let executed = rig.executor.execute(&batch);
+    let executed = rig.executor.execute(&batch).unwrap();
     let letters = &executed.outcomes[0].1;
     assert_eq!(header(letters, 0, "inference.dlq.attempt").as_deref(), Some("3"));
     assert_eq!(header(letters, 0, "inference.dlq.model").as_deref(), Some("m"));
@@ -197,7 +197,7 @@ fn a_result_over_the_topics_limit_is_a_dead_letter_and_its_neighbours_are_not() 
     long.text.extend_from_slice("long".repeat(40).as_bytes());
     long.rows[1].request_id = start..start + 160;
     batch.runs[0].block = Arc::new(long);
-    let executed = rig.executor.execute(&batch);
+    let executed = rig.executor.execute(&batch).unwrap();
     let results: Vec<bool> = ends(&executed.outcomes).into_values().map(|(_, end)| end.is_some()).collect();
     assert_eq!(results, [true, false, true]);
     assert_eq!(rig.observer.seen().dead_letters, [(Reason::ResultTooLarge, Stage::Encode)]);
@@ -208,7 +208,7 @@ fn an_output_that_is_not_finite_is_a_dead_letter_where_the_model_forbids_it() {
     let run = |not_finite| {
         let mut rig = rig_with(not_finite, |_| {});
         let batch = batch(&rig, &[(0, vec![row(1, false), vec![f32::INFINITY, 0.0]])]);
-        let executed = rig.executor.execute(&batch);
+        let executed = rig.executor.execute(&batch).unwrap();
         let kinds: Vec<_> =
             (0..2).map(|index| executed.outcomes[0].1.origin(index).2 == Kind::Result).collect();
         (kinds, rig.observer.seen().dead_letters)
@@ -222,7 +222,7 @@ fn the_key_of_a_result_is_the_request_id_or_the_requests_own_key() {
     let key = |own: bool| {
         let mut rig = rig_with(NotFinite::Refuse, |parts| parts.result_key_is_request_key = own);
         let batch = batch(&rig, &[(0, vec![row(1, false)])]);
-        let executed = rig.executor.execute(&batch);
+        let executed = rig.executor.execute(&batch).unwrap();
         executed.outcomes[0].1.record(0).key().unwrap().to_vec()
     };
     assert_eq!((key(false), key(true)), (b"r".to_vec(), b"acme|m".to_vec()));

@@ -91,9 +91,13 @@ impl Scheduler {
             }
             match left {
                 Some(Left::Broken(batch, reason)) => self.suspend(id, batch, under_way, &reason),
-                Some(Left::Hung) => {
+                Some(Left::Hung { rows: true }) => {
                     self.isolate(under_way, give);
                     self.recover(id);
+                }
+                Some(Left::Hung { rows: false }) => {
+                    let whole = under_way.batch.clone();
+                    self.suspend(id, whole, under_way, "a run of a good row does not return");
                 }
                 None => self.recover(id),
             }

@@ -157,7 +157,7 @@ impl<'w> Rig<'w> {
     /// The device runs one of the batches that wait there.
     fn run(&mut self, place: usize) {
         let batch = self.bench.borrow_mut().waiting.remove(place).expect("a batch waits there");
-        let mut executed = self.executor.execute(&batch);
+        let mut executed = self.executor.execute(&batch).unwrap();
         // Models that are simulated take no time; for the fair order each batch costs the same.
         executed.inference = Duration::from_millis(1);
         self.bench.borrow_mut().executed.push_back(executed);
@@ -168,7 +168,7 @@ impl<'w> Rig<'w> {
     /// The device gives an executor up over one of the batches that wait there.
     fn hang(&mut self, place: usize) {
         let id = self.bench.borrow_mut().waiting.remove(place).expect("a batch waits there").id;
-        let left = Some(Left::Hung);
+        let left = Some(Left::Hung { rows: true });
         let executed = Executed { id, outcomes: Vec::new(), left, inference: Duration::from_secs(1) };
         self.bench.borrow_mut().executed.push_back(executed);
         self.bench.borrow().wake.as_ref().unwrap().activate().unwrap();

@@ -10,6 +10,7 @@
 //! A session belongs to one executor thread, has no threads of its own unless told, and never spins: more threads in a session made
 //! small models up to three times slower, and idle ones burnt a core. Batches run at their exact size.
 
+mod cancel;
 mod environment;
 mod external;
 mod providers;
@@ -19,19 +20,20 @@ pub use environment::environment;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::ep::ExecutionProvider;
 use ort::logging::LogLevel;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::session::{OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, TensorRef};
 
+use self::cancel::SharedOptions;
 use self::environment::Runtime;
 pub use self::providers::Provider;
 use self::providers::{Engine, Registered};
 use self::signature::{Declared, Port};
-use super::{Backend, Model, ModelError, ModelFile, RunError, Signature, store};
+use super::{Backend, Cancel, Model, ModelError, ModelFile, RunError, Signature, store};
 
 /// The longest text of ONNX Runtime's that is passed on, in bytes.
 const TEXT_MAX: usize = 512;
@@ -235,7 +237,7 @@ impl Backend for OnnxBackend {
 /// A session, owned by one executor thread.
 struct OnnxModel {
     session: Session,
-    options: RunOptions<HasSelectedOutputs>,
+    options: Arc<SharedOptions>,
     signature: Signature,
     row_len: usize,
     /// The shape of the input. Its first axis is that of the last run.
@@ -252,6 +254,7 @@ impl OnnxModel {
         // A run's failure is returned and told with the record. The library would log each as an error too.
         options.set_log_level(LogLevel::Fatal).map_err(|error| bounded(error.message()))?;
         let options = options.with_outputs(OutputSelector::no_default().with(&declared.output));
+        let options = Arc::new(SharedOptions::new(options));
         let signature = Signature {
             input: declared.input,
             row_shape: declared.row_shape,
@@ -294,7 +297,10 @@ impl OnnxModel {
     ) -> Result<T, RunError> {
         self.shape[0] = i64::try_from(rows).map_err(|error| RunError(error.to_string()))?;
         let input = TensorRef::from_array_view((&self.shape[..], input)).map_err(run_error)?;
-        let outputs = self.session.run_with_options(ort::inputs![input], &self.options).map_err(run_error)?;
+        // Whoever cancelled the last run may have come too late for it.
+        self.options.get().unterminate().map_err(run_error)?;
+        let outputs =
+            self.session.run_with_options(ort::inputs![input], self.options.get()).map_err(run_error)?;
         let (shape, floats) = outputs[0].try_extract_tensor::<f32>().map_err(run_error)?;
         Ok(take(shape, floats))
     }
@@ -322,6 +328,10 @@ impl Model for OnnxModel {
             }
             Err(reason) => Err(RunError(reason)),
         })?
+    }
+
+    fn cancel(&self) -> Option<Arc<dyn Cancel>> {
+        Some(Arc::clone(&self.options) as Arc<dyn Cancel>)
     }
 }
 

@@ -72,6 +72,8 @@ impl Observer for Seen {
     fn aborted(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
+    fn run_cancelled(&self, _: ModelIndex) {}
+    fn executor_replaced(&self) {}
     fn breaker(&self, _: bool) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
         self.told.store(true, Ordering::SeqCst);
@@ -235,6 +237,8 @@ fn config() -> InferenceConfig {
         workers: 1,
         executors: 2,
         queued_batches: 1,
+        run_grace: Duration::from_secs(1),
+        stuck_max: 1,
         transactional_id: "tidemill.workers.process-0".into(),
         group: "workers".into(),
         requests: "requests".into(),
