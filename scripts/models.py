@@ -27,6 +27,7 @@ IR_VERSION = 8
 
 F32 = TensorProto.FLOAT
 I64 = TensorProto.INT64
+BOOL = TensorProto.BOOL
 STRING = TensorProto.STRING
 
 
@@ -158,6 +159,32 @@ def served():
     yield "anomaly-32", anomaly_32()
 
 
+def rounds():
+    """Takes as long as it is told to: up to what nobody waits for. Between two rounds it looks whether it was cancelled."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go-on"], ["goes-on"]),
+            helper.make_node("Add", ["before", "nothing"], ["after"]),
+        ],
+        "round",
+        [value("round", [], I64), value("go-on", [], BOOL), value("before", ["batch", 4])],
+        [value("goes-on", [], BOOL), value("after", ["batch", 4])],
+    )
+    return model(
+        "rounds",
+        "Gives its input back, after as many rounds as the largest first value of its rows says.",
+        [value("input", ["batch", 4])],
+        [value("output", ["batch", 4])],
+        [
+            helper.make_node("Gather", ["input", "first"], ["asked"], axis=1),
+            helper.make_node("ReduceMax", ["asked"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["count"], to=I64),
+            helper.make_node("Loop", ["count", "", "input"], ["output"], body=body),
+        ],
+        [("first", np.array(0, dtype=np.int64)), ("nothing", np.array(0, dtype=np.float32))],
+    )
+
+
 def awkward():
     """The models that tests refuse, or that fail, each in its own way."""
     row = [value("input", ["batch", 4])]
@@ -233,6 +260,7 @@ def awkward():
         [value("output", ["batch", 1])],
         [helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)],
     )
+    yield "rounds", rounds()
     whole = dict(served())["mlp-16"]
     yield "truncated", whole[: len(whole) // 2]
 

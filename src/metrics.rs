@@ -214,7 +214,8 @@ impl Engine {
         let commits = counter("commits", "Transactions committed");
         let committed_records = counter("committed_records", "Requests whose outcome was committed");
         let aborts = counter("aborts", "Transactions aborted");
-        let executors_replaced = counter("executors_replaced", "Executors given up because a run did not return");
+        let executors_replaced =
+            counter("executors_replaced", "Executors given up because a run did not return");
         let commit_seconds = Histogram::new(&SECONDS);
         registry.register(
             "commit_seconds",

@@ -237,7 +237,8 @@ impl Run {
         }
         let place = usize::try_from(self.lot(waiting)).unwrap_or(0);
         let batch = self.bench.borrow_mut().waiting.remove(place);
-        let executed = self.executor.execute(&batch).expect("nobody gives up the executor of a lock-step run");
+        let executed =
+            self.executor.execute(&batch).expect("nobody gives up the executor of a lock-step run");
         self.bench.borrow_mut().executed.push_back(executed);
     }
 

@@ -367,7 +367,9 @@ impl<'a> Book<'a> {
             }
             Failed::Overran(_) | Failed::GivenUp => {
                 let max = self.batch.served.limits.run_max.unwrap_or_default();
-                let message = format!("a run of the model on this row alone took longer than {max:?} and was cancelled");
+                let message = format!(
+                    "a run of the model on this row alone took longer than {max:?} and was cancelled"
+                );
                 self.letter(place, Reason::DeadlineExceeded, Stage::Infer, &message);
             }
         }

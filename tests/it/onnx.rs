@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -207,6 +208,29 @@ fn one_poison_row_fails_its_run_and_no_run_after_it() {
     let failed = run(&mut *model, 2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1e6, 8.0]).unwrap_err();
     assert!(failed.0.contains("Gather") && failed.0.len() <= 520, "{failed}");
     assert_eq!(run(&mut *model, 2, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).unwrap(), good);
+}
+
+#[test]
+fn a_run_that_would_never_return_ends_when_it_is_cancelled_and_the_next_one_is_whole() {
+    let mut model = open(AWKWARD, "rounds");
+    let cancel = model.cancel().expect("runs can be cancelled");
+    let returned = AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Until it has begun there is nothing to cancel.
+            while !returned.load(Ordering::SeqCst) {
+                cancel.cancel();
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        let ended = run(&mut *model, 1, &[1e12, 0.0, 0.0, 0.0]);
+        returned.store(true, Ordering::SeqCst);
+        ended
+    });
+    let RunError(reason) = ended.expect_err("it has not done its rounds");
+    assert!(reason.contains("terminate"), "{reason}");
+    cancel.cancel();
+    assert_eq!(run(&mut *model, 1, &[3.0, 1.0, 2.0, 4.0]), Ok(vec![3.0, 1.0, 2.0, 4.0]));
 }
 
 #[test]

@@ -145,7 +145,12 @@ impl Threads {
         self.stuck.retain(|thread| !thread.is_finished());
         self.stuck.push(seat.thread);
         let stuck = self.stuck.len();
-        tracing::error!(model = served.id, device = self.parts.name, stuck, "executor replaced: its run does not return");
+        tracing::error!(
+            model = served.id,
+            device = self.parts.name,
+            stuck,
+            "executor replaced: its run does not return"
+        );
         self.parts.observer.executor_replaced();
         if stuck > self.parts.stuck_max {
             let (device, model) = (self.parts.name.clone(), served.id.clone());

@@ -216,7 +216,9 @@ fn an_executor_whose_run_does_not_return_is_given_up_and_another_takes_its_place
         assert_eq!((executed.id, executed.outcomes[0].1.len(), rig.device.room()), (2, 1, 2));
         // What the run says when it returns after all is nobody's.
         rig.let_go();
-        rig.until("the thread that was left behind to end", |rig| rig.device.stuck[0].is_finished().then_some(()));
+        rig.until("the thread that was left behind to end", |rig| {
+            rig.device.stuck[0].is_finished().then_some(())
+        });
         assert!(rig.device.finished().is_none() && rig.faults.get().is_none());
     });
 }

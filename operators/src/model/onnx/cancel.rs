@@ -1,6 +1,9 @@
 //! The options of a model's runs, through which another thread can end one. The only `unsafe` of the models.
 
-#![allow(unsafe_code, reason = "the bindings are more careful with these options than they need be; the block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "the bindings are more careful with these options than they need be; the block says why it is sound"
+)]
 
 use ort::session::{HasSelectedOutputs, RunOptions};
 
