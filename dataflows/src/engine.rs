@@ -19,6 +19,7 @@ use std::time::Duration;
 use operators::alarm::Alarms;
 use operators::broker::Broker;
 use operators::clock::{Clock, Moment};
+use operators::commit::{CommitConfig, CommitParts, Committer, Pace};
 use operators::device::threads::Threads;
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
@@ -26,7 +27,7 @@ use operators::fault::Fault;
 use operators::group::Group;
 use operators::health::Health;
 use operators::observe::Observer;
-use operators::transaction::{Committer, Pace, TransactionConfig, TransactionParts};
+use operators::transaction::ExactlyOnce;
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
 
@@ -135,9 +136,9 @@ impl Engine {
         shared: &Shared,
         producer: Box<dyn operators::broker::Producer>,
         group: &Group,
-    ) -> Committer {
+    ) -> ExactlyOnce {
         let ports = Arc::clone(&shared.ports);
-        let parts = TransactionParts {
+        let parts = CommitParts {
             broker: Arc::clone(&self.broker),
             ownership: group.ownership(),
             outbox: Arc::clone(&shared.outbox),
@@ -149,7 +150,7 @@ impl Engine {
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&shared.clock),
         };
-        Committer::new(transaction_config(config), parts, producer)
+        ExactlyOnce::new(commit_config(config), parts, producer)
     }
 
     fn start_workers(
@@ -196,9 +197,9 @@ impl Engine {
     }
 }
 
-/// How transactions are made, as the configuration of the whole tells it.
-pub fn transaction_config(config: &InferenceConfig) -> TransactionConfig {
-    TransactionConfig {
+/// How commits are made, as the configuration of the whole tells it.
+pub fn commit_config(config: &InferenceConfig) -> CommitConfig {
+    CommitConfig {
         transactional_id: config.transactional_id.clone(),
         group: config.group.clone(),
         requests: config.requests.clone(),
@@ -228,7 +229,7 @@ fn start_device(
     Threads::start(executors, config.queued_batches, home, &warm)
 }
 
-fn spawn_transactions(mut committer: Committer, shared: &Shared, halt: &Arc<AtomicBool>) -> JoinHandle<()> {
+fn spawn_transactions(mut committer: ExactlyOnce, shared: &Shared, halt: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (outbox, clock, halt) = (Arc::clone(&shared.outbox), Arc::clone(&shared.clock), Arc::clone(halt));
     thread::Builder::new()
         .name("transactions".to_owned())

@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use operators::alarm::Alarms;
 use operators::clock::{Clock, ManualClock, Moment};
+use operators::commit::{CommitParts, Committer, Pace};
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
 use operators::fault::Fault;
 use operators::group::Group;
-use operators::transaction::{Committer, Pace, TransactionParts};
+use operators::transaction::ExactlyOnce;
 use timely::worker::Worker;
 
-use crate::engine::{Engine, transaction_config};
+use crate::engine::{Engine, commit_config};
 use crate::inference::{Shared, build};
 
 /// How a run ended.
@@ -97,7 +98,7 @@ struct Run {
     shared: Shared,
     alarms: Alarms,
     group: Group,
-    committer: Committer,
+    committer: ExactlyOnce,
     pace: Pace,
     bench: Rc<RefCell<Bench>>,
     executor: Executor,
@@ -156,7 +157,7 @@ impl Run {
         });
         let group = Group::new(shared.group_parts(config), member);
         let ports = Arc::clone(&shared.ports);
-        let parts = TransactionParts {
+        let parts = CommitParts {
             broker: Arc::clone(&engine.broker),
             ownership: group.ownership(),
             outbox: Arc::clone(&shared.outbox),
@@ -168,7 +169,7 @@ impl Run {
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
-        let committer = Committer::new(transaction_config(config), parts, producer);
+        let committer = ExactlyOnce::new(commit_config(config), parts, producer);
         let executor = Executor::new(shared.execute_parts(config, &engine.models));
         let pace = Pace::Again;
         Ok(Self { clock, lots, random: lots.seed, shared, alarms, group, committer, pace, bench, executor })

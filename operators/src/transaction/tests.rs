@@ -8,14 +8,16 @@ use super::*;
 use crate::broker::simulated::{
     Fault as BrokerFault, FaultPlan, FaultRule, OwnedRecord, SimulatedBroker, Step, When,
 };
-use crate::broker::{GroupEvent, Isolation, Member};
-use crate::budget::{BudgetConfig, LeaseAccount};
-use crate::clock::ManualClock;
+use crate::broker::{Broker, GroupEvent, Isolation, Member, OffsetCommit};
+use crate::budget::{Budget, BudgetConfig, LeaseAccount};
+use crate::clock::{Clock, ManualClock};
+use crate::commit::FAILING_COMMITS;
 use crate::fixtures::{Recorder, broker, committed, lease, results};
 use crate::lease::NextOffset;
 use crate::lease::Offset;
-use crate::outbox::Retained;
-use crate::outcome::Outcomes;
+use crate::observe::Observer;
+use crate::outbox::{Retained, TransactionLimit};
+use crate::outcome::{Kind, Outcomes};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ID: &str = "tidemill.workers.one";
@@ -28,8 +30,8 @@ struct Rig {
     observer: Arc<Recorder>,
     /// It stays a member for as long as it is there.
     member: Box<dyn Member>,
-    parts: TransactionParts,
-    committer: Committer,
+    parts: CommitParts,
+    committer: ExactlyOnce,
     accounts: BTreeMap<i32, Arc<LeaseAccount>>,
     woken: Arc<AtomicUsize>,
     offered: usize,
@@ -54,7 +56,7 @@ fn rig_with(limit: TransactionLimit) -> Rig {
     }
     let (observer, woken) = (Arc::<Recorder>::default(), Arc::<AtomicUsize>::default());
     let wakes = Arc::clone(&woken);
-    let parts = TransactionParts {
+    let parts = CommitParts {
         broker: Arc::new(broker.clone()),
         ownership: member.ownership(),
         outbox: Arc::default(),
@@ -68,7 +70,7 @@ fn rig_with(limit: TransactionLimit) -> Rig {
         observer: Arc::clone(&observer) as Arc<dyn Observer>,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
     };
-    let config = TransactionConfig {
+    let config = CommitConfig {
         transactional_id: ID.into(),
         group: "workers".into(),
         requests: "requests".into(),
@@ -79,7 +81,7 @@ fn rig_with(limit: TransactionLimit) -> Rig {
         records_full: 50,
         timeout: TIMEOUT,
     };
-    let committer = Committer::new(config, parts.clone(), producer);
+    let committer = ExactlyOnce::new(config, parts.clone(), producer);
     let (accounts, offered, lossy) = (BTreeMap::new(), 0, false);
     let mut rig = Rig { broker, clock, observer, member, parts, committer, accounts, woken, offered, lossy };
     for partition in 0..2 {
@@ -255,7 +257,7 @@ fn a_lease_that_ended_before_the_transaction_is_left_out_of_it() {
 
 #[test]
 fn a_lease_lost_while_its_outcomes_are_sent_costs_the_transaction_and_none_of_them_is_seen() {
-    for lost_at in [Phase::Send { part: 0, outcome: 0 }, Phase::Drain, Phase::Offsets] {
+    for lost_at in [Phase::Send, Phase::Drain, Phase::Offsets] {
         let mut rig = rig();
         rig.offer_some();
         rig.step_to(lost_at);
@@ -311,7 +313,7 @@ fn a_transaction_that_nears_its_timeout_is_given_up_and_sent_again() {
         rig.fails(&[(step, When::Chance(1.0), fault)]);
         rig.offer_some();
         rig.step_until("the call that does not end", |rig| rig.broker.fault_count() > 0);
-        let begun = rig.committer.begun;
+        let begun = rig.committer.round.begun;
         while rig.observer.seen().aborted == 0 {
             rig.clock.advance(Duration::from_millis(500));
             rig.step();

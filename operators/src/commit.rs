@@ -1,0 +1,93 @@
+//! How a process commits: in transactions, or, at least once, outside of any; and what both ways have in common.
+//!
+//! | `delivery` | who does it | results and dead letters | offsets |
+//! | --- | --- | --- | --- |
+//! | exactly once | [`transaction`](crate::transaction) | in a transaction | in the same |
+//!
+//! Either takes from the outbox what the partition frontiers have passed, retains it until its offsets are committed, and only then
+//! gives the budget back what it was charged.
+
+pub(crate) mod round;
+mod trouble;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{Broker, Ownership};
+use crate::budget::Budget;
+use crate::clock::{Clock, Moment};
+use crate::fault::Faults;
+use crate::health::Health;
+use crate::observe::Observer;
+use crate::outbox::{Outbox, TransactionLimit};
+use crate::tenure::Tenure;
+
+/// What commits. Each step makes at most one call that can fail, so that a simulated run can crash between any two.
+pub trait Committer: Send {
+    /// Goes one step further.
+    fn step(&mut self) -> Pace;
+}
+
+/// What the transaction thread does after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Another step at once.
+    Again,
+    /// Nothing to do before this moment, unless the outbox changes.
+    Until(Moment),
+    /// Nothing to do before this moment, whatever happens: a call is to be tried again.
+    BackOff(Moment),
+    /// The engine has a fault: no further step does anything.
+    Stopped,
+}
+
+/// The name of the condition in the health of the process while commits have been failing for a while.
+pub const FAILING_COMMITS: &str = "transactions";
+
+/// What commits are told.
+#[derive(Clone, Debug)]
+pub struct CommitConfig {
+    /// Stable for the process's slot, different for every two processes that run at once.
+    pub transactional_id: String,
+    /// The consumer group.
+    pub group: String,
+    /// The topic whose offsets are committed.
+    pub requests: String,
+    /// Where results go.
+    pub results: String,
+    /// Where dead letters go.
+    pub dead_letters: String,
+    /// The time from the begin of one commit to that of the next, while there is something to commit.
+    pub interval: Duration,
+    /// What one of them may hold.
+    pub limit: TransactionLimit,
+    /// Waiting for this many records starts one before its interval is over.
+    pub records_full: usize,
+    /// The broker aborts a transaction that is open for longer.
+    pub timeout: Duration,
+}
+
+/// What the transaction thread works with.
+#[derive(Clone)]
+pub struct CommitParts {
+    /// Where producers come from.
+    pub broker: Arc<dyn Broker>,
+    /// Proof of membership.
+    pub ownership: Arc<dyn Ownership>,
+    /// What is to be committed.
+    pub outbox: Arc<Outbox>,
+    /// Which leases are held.
+    pub tenure: Arc<Tenure>,
+    /// Where committed records give back what they were charged.
+    pub budget: Arc<Budget>,
+    /// Where it says that the engine must stop.
+    pub faults: Arc<Faults>,
+    /// Where it says that commits have been failing for a while.
+    pub health: Arc<Health>,
+    /// Called after a release while a source had to go without budget.
+    pub wake_sources: Arc<dyn Fn() + Send + Sync>,
+    /// Whom to tell.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
