@@ -71,6 +71,8 @@ pub struct AuditOptions {
     /// Whether a request that can be served must have a result. If not, reasons that lie outside of it (a deadline, a quota, a failure of
     /// the device, a crash, a result too large) are taken on trust.
     pub strict: bool,
+    /// Whether a request may have several outcomes: at least once is what was promised.
+    pub duplicates_allowed: bool,
     /// What the key of a result is.
     pub result_key: ResultKey,
     /// The models whose rows and outputs may hold NaN and infinities.
@@ -102,6 +104,7 @@ impl AuditOptions {
             infer: true,
             tolerance: Tolerance::default(),
             strict: false,
+            duplicates_allowed: false,
             result_key: ResultKey::RequestId,
             not_finite_allowed: BTreeSet::new(),
             group: None,
@@ -261,7 +264,7 @@ impl<'a> Audit<'a> {
             expected: Expected::new(options),
             outcomes: Outcomes::new(options, letter_bytes_max),
             findings: Findings::new(&options.requests, options.details_max),
-            report: AuditReport::default(),
+            report: AuditReport { duplicates_allowed: options.duplicates_allowed, ..AuditReport::default() },
         })
     }
 

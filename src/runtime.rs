@@ -8,6 +8,7 @@ use dataflows::inference::{InferenceConfig, Models};
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
+use operators::commit::Delivery;
 use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
@@ -16,7 +17,7 @@ use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{Config, ResultKey, batch_bytes_max};
+use crate::config::{self, Config, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -183,6 +184,10 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         workers: config.workers,
         executors: config.onnx.executors,
         queued_batches: 1,
+        delivery: match config.delivery {
+            config::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
+            config::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
+        },
         transactional_id: config.kafka.transactional_id(),
         group: config.kafka.group.clone(),
         requests: config.topics.requests.name.clone(),

@@ -16,6 +16,7 @@ use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
 use operators::catalog::{Catalog, ModelIndex};
 use operators::clock::Clock;
+use operators::commit::Delivery;
 use operators::dead_letter::Letterhead;
 use operators::decode::{Decode, DecodeParts};
 use operators::device::Device;
@@ -47,7 +48,9 @@ pub struct InferenceConfig {
     pub executors: usize,
     /// Batches that wait for an executor while it runs one.
     pub queued_batches: usize,
-    /// Stable for the process's slot: `<app>.<group>.<instance>`.
+    /// What is promised.
+    pub delivery: Delivery,
+    /// Stable for the process's slot: `<app>.<group>.<instance>`. Only transactions need it.
     pub transactional_id: String,
     /// The consumer group.
     pub group: String,

@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use operators::alarm::Alarms;
 use operators::clock::{Clock, ManualClock, Moment};
-use operators::commit::{CommitParts, Committer, Pace};
+use operators::commit::{CommitParts, Committer, Outlet, Pace};
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
 use operators::fault::Fault;
 use operators::group::Group;
-use operators::transaction::ExactlyOnce;
 use timely::worker::Worker;
 
 use crate::engine::{Engine, commit_config};
@@ -98,7 +97,7 @@ struct Run {
     shared: Shared,
     alarms: Alarms,
     group: Group,
-    committer: ExactlyOnce,
+    committer: Box<dyn Committer>,
     pace: Pace,
     bench: Rc<RefCell<Bench>>,
     executor: Executor,
@@ -140,7 +139,7 @@ impl Run {
         lots: Lots,
     ) -> Result<Self, Fault> {
         let config = &engine.config;
-        let producer = engine.broker.producer(&config.transactional_id)?;
+        let outlet = Outlet::new(config.delivery, &*engine.broker, &config.transactional_id)?;
         let member = engine.broker.member(&config.group, &config.requests)?;
         let shared = Shared::new(
             config,
@@ -169,7 +168,7 @@ impl Run {
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
-        let committer = ExactlyOnce::new(commit_config(config), parts, producer);
+        let committer = outlet.committer(commit_config(config), parts);
         let executor = Executor::new(shared.execute_parts(config, &engine.models));
         let pace = Pace::Again;
         Ok(Self { clock, lots, random: lots.seed, shared, alarms, group, committer, pace, bench, executor })

@@ -1,5 +1,5 @@
-//! What the engine needs of a broker: a member of a consumer group, a transactional producer, and, for the tools around the engine,
-//! topics, a plain writer and a reader of logs.
+//! What the engine needs of a broker: a member of a consumer group, a producer, transactional or plain, and, for the tools around the
+//! engine, topics, a writer and a reader of logs.
 //!
 //! [`kafka`] talks to Apache Kafka through librdkafka and is the only place that makes its clients. [`simulated`] is a broker in memory
 //! with the same transactions, fencing and isolation, seeded faults included. One conformance suite runs against both.
@@ -25,6 +25,13 @@ pub trait Broker: Send + Sync {
     ///
     /// If the broker could not be reached within the start-up bound, or refused.
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError>;
+
+    /// Makes a producer outside of transactions. It shuts nobody out.
+    ///
+    /// # Errors
+    ///
+    /// If the client could not be made.
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError>;
 
     /// Joins the consumer group as one member, which reads `topic` with `read_committed`. Make the producer first: its fencing must
     /// come before the group's offsets are read.
@@ -248,6 +255,14 @@ pub trait Ownership: Send + Sync {
     ///
     /// If the member has lost its assignment, or has none: then nothing may be committed.
     fn token(&self) -> Result<GroupToken, BrokerError>;
+
+    /// Commits offsets of the topic that the member reads outside of any transaction, as the member that it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`Class::Abortable`] where the group no longer knows the member or its generation, or the member has lost its assignment: nothing
+    /// was committed. Else by class; where the answer was lost, the same call again does no harm.
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError>;
 }
 
 /// A proof of membership, which the broker checks when offsets are sent.
@@ -265,7 +280,7 @@ pub enum GroupToken {
     },
 }
 
-/// An offset to be committed with a transaction.
+/// An offset to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommit {
     /// The partition of the requests topic.
@@ -330,6 +345,31 @@ pub trait Producer: Send {
     ///
     /// By class.
     fn abort(&mut self) -> Result<(), BrokerError>;
+}
+
+/// An idempotent producer outside of transactions: what is sent may be seen at once. Dropped, it takes back what is still in its queue;
+/// what is on its way may arrive all the same. Every call may block for a bounded time.
+pub trait PlainProducer: Send {
+    /// Hands a record over, as [`Producer::send`] does. It is in the log only after [`PlainProducer::drain`].
+    ///
+    /// # Errors
+    ///
+    /// [`Class::QueueFull`] and [`Class::TooLarge`] as [`Producer::send`]. [`Class::Refused`] if no further call will change it. After any
+    /// other the producer is of no more use.
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: RecordView<'_>,
+    ) -> Result<(), BrokerError>;
+
+    /// Waits up to `wait` until the broker has acknowledged every record sent; `false` if some are still under way.
+    ///
+    /// # Errors
+    ///
+    /// If a record was not delivered, and nobody is told which: the producer is of no more use. [`Class::Refused`] if a further one would
+    /// fare no better.
+    fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError>;
 }
 
 /// What to do about an error of a broker.

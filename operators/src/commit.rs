@@ -3,6 +3,7 @@
 //! | `delivery` | who does it | results and dead letters | offsets |
 //! | --- | --- | --- | --- |
 //! | exactly once | [`transaction`](crate::transaction) | in a transaction | in the same |
+//! | at least once | [`at_least_once`](crate::at_least_once) | by themselves | once those are acknowledged, by the group's member |
 //!
 //! Either takes from the outbox what the partition frontiers have passed, retains it until its offsets are committed, and only then
 //! gives the budget back what it was charged.
@@ -13,7 +14,8 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, Ownership};
+use crate::at_least_once::AtLeastOnce;
+use crate::broker::{Broker, BrokerError, Ownership, PlainProducer, Producer};
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::Faults;
@@ -21,6 +23,48 @@ use crate::health::Health;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, TransactionLimit};
 use crate::tenure::Tenure;
+use crate::transaction::ExactlyOnce;
+
+/// What a process promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each record has one outcome, which is seen together with the commit of its offset.
+    #[default]
+    ExactlyOnce,
+    /// Each record has an outcome, and after a failure some have more than one.
+    AtLeastOnce,
+}
+
+/// The producer of a process. It is made before the process joins its group, because a transactional one shuts out its predecessors, and
+/// that must come before the group's offsets are read.
+pub enum Outlet {
+    /// For commits in transactions.
+    Transactional(Box<dyn Producer>),
+    /// For commits outside of them.
+    Plain(Box<dyn PlainProducer>),
+}
+
+impl Outlet {
+    /// Makes the producer that keeps this promise.
+    ///
+    /// # Errors
+    ///
+    /// If the broker could not be reached within the start-up bound, or refused.
+    pub fn new(delivery: Delivery, broker: &dyn Broker, transactional_id: &str) -> Result<Self, BrokerError> {
+        Ok(match delivery {
+            Delivery::ExactlyOnce => Self::Transactional(broker.producer(transactional_id)?),
+            Delivery::AtLeastOnce => Self::Plain(broker.plain_producer()?),
+        })
+    }
+
+    /// What commits with this producer.
+    pub fn committer(self, config: CommitConfig, parts: CommitParts) -> Box<dyn Committer> {
+        match self {
+            Self::Transactional(producer) => Box::new(ExactlyOnce::new(config, parts, producer)),
+            Self::Plain(producer) => Box::new(AtLeastOnce::new(config, parts, producer)),
+        }
+    }
+}
 
 /// What commits. Each step makes at most one call that can fail, so that a simulated run can crash between any two.
 pub trait Committer: Send {

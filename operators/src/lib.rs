@@ -5,6 +5,7 @@
 //! [`clock::Clock`], [`broker::Broker`] and [`model::Backend`], each with a real and a simulated implementation.
 
 pub mod alarm;
+pub mod at_least_once;
 pub mod block;
 pub mod broker;
 pub mod budget;

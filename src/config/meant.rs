@@ -323,11 +323,6 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
 
 /// Values that have a name already and no code yet.
 fn refuse_what_is_planned(written: &ConfigFile, faults: &mut Vec<(Key, Fault)>) {
-    if written.delivery != Delivery::ExactlyOnce {
-        let fault = Fault::new("`delivery = \"at-least-once\"` is not built yet")
-            .help("leave it at \"exactly-once\"");
-        faults.push((Key::from_dotted("delivery"), fault));
-    }
     if written.offsets.missing != OffsetsMissing::Earliest {
         let fault =
             Fault::new("`offsets.missing = \"latest\"` is not built yet").help("leave it at \"earliest\"");

@@ -194,7 +194,7 @@ pub(super) struct LogFile {
 pub enum Delivery {
     /// Each request ends once, together with its offset.
     ExactlyOnce,
-    /// Each request ends at least once. Planned: refused.
+    /// Each request ends at least once, and its offset is committed after that.
     AtLeastOnce,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{
     Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRecord, Member,
-    OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
+    OffsetCommit, Ownership, PlainProducer, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
 };
 use operators::clock::SystemClock;
 use operators::lease::{Lease, NextOffset, Partition};
@@ -180,6 +180,9 @@ struct FragileBroker {
 impl Broker for FragileBroker {
     fn producer(&self, id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         Ok(Box::new(FragileProducer { inner: self.inner.producer(id)?, who: self.who.clone() }))
+    }
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        self.inner.plain_producer()
     }
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
         Ok(Box::new(FragileMember { inner: self.inner.member(group, topic)?, who: self.who.clone() }))

@@ -3,6 +3,7 @@
 //! A failing seed prints how to run it alone: `TIDEMILL_SEED=17 cargo test --test it simulated`. `TIDEMILL_SEEDS=5000` runs more of
 //! them. Each seed runs twice, and both runs must have the same history.
 
+mod at_least_once;
 mod world;
 mod wrong;
 
@@ -31,9 +32,21 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
+
+    /// A few of these faults, each at a chance, and never so often that a run could not end.
+    fn plan(&mut self, menu: &[(Step, Fault)]) -> FaultPlan {
+        let rules = (0..3 + self.roll(4))
+            .map(|_| {
+                let (step, fault) = menu[usize::try_from(self.roll(menu.len() as u64)).unwrap()];
+                let chance = if step == Step::Send || step == Step::MemberPoll { 0.005 } else { 0.15 };
+                FaultRule { step, when: When::Chance(chance), fault }
+            })
+            .collect();
+        FaultPlan { rules, faults_max: Some(12) }
+    }
 }
 
-/// What goes wrong under a seed: a few rules, each at a chance, and never so often that a run could not end.
+/// What goes wrong under a seed.
 fn plan(dice: &mut Dice) -> FaultPlan {
     let menu = [
         (Step::Commit, Fault::After(Class::Retriable)),
@@ -57,14 +70,7 @@ fn plan(dice: &mut Dice) -> FaultPlan {
         (Step::QueuePoll, Fault::Hidden(Duration::from_millis(40))),
         (Step::QueuePoll, Fault::Short(2)),
     ];
-    let rules = (0..3 + dice.roll(4))
-        .map(|_| {
-            let (step, fault) = menu[usize::try_from(dice.roll(menu.len() as u64)).unwrap()];
-            let chance = if step == Step::Send || step == Step::MemberPoll { 0.005 } else { 0.15 };
-            FaultRule { step, when: When::Chance(chance), fault }
-        })
-        .collect();
-    FaultPlan { rules, faults_max: Some(12) }
+    dice.plan(&menu)
 }
 
 /// Everything that a seed does; returns the history's hash.
@@ -99,9 +105,9 @@ fn run_seed(seed: u64) -> String {
     world.broker.history_hash()
 }
 
-#[test]
-fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
-    let seeds = seeds(300);
+/// Runs each seed twice, on every core; both runs must have the same history. Returns how many seeds there were.
+fn each_seed_twice(default: u64, test: &str, run_seed: impl Fn(u64) -> String + Sync) -> u64 {
+    let seeds = seeds(default);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -112,19 +118,26 @@ fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
                     if seed >= seeds.end {
                         return;
                     }
-                    let run = || std::panic::catch_unwind(|| run_seed(seed));
+                    let run =
+                        || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_seed(seed)));
                     match (run(), run()) {
                         (Ok(first), Ok(second)) => {
                             assert_eq!(first, second, "seed {seed} is not repeatable");
                         }
                         _ => panic!(
-                            "seed {seed} failed; run it alone: TIDEMILL_SEED={seed} cargo test --test it simulated::every"
+                            "seed {seed} failed; run it alone: TIDEMILL_SEED={seed} cargo test --test it {test}"
                         ),
                     }
                 }
             });
         }
     });
+    seeds.end - seeds.start
+}
+
+#[test]
+fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
+    each_seed_twice(300, "simulated::every", run_seed);
 }
 
 #[test]
@@ -158,7 +171,7 @@ fn two_processes_of_one_id_do_not_both_go_on() {
 
 #[test]
 fn under_a_backlog_that_never_empties_a_window_the_epoch_frontier_keeps_advancing() {
-    let world = World::new(3, WorldOptions { requests: 3_000, bad: 0.0 });
+    let world = World::new(3, WorldOptions { requests: 3_000, bad: 0.0, ..WorldOptions::default() });
     let lots = Lots { device_one_in: 8, ..World::lots(3) };
     assert_eq!(world.run(lots, |_| false), End::Stopped);
     let lag = world.seen.epoch_lag_max();

@@ -20,8 +20,10 @@ mod cluster;
 mod faults;
 mod group;
 mod history;
+mod local_queue;
 mod log;
 mod member;
+mod plain;
 mod producer;
 #[cfg(test)]
 mod tests;
@@ -35,9 +37,12 @@ pub use faults::{Fault, FaultPlan, FaultRule, Step, When};
 
 use self::cluster::{Settings, Shared};
 use self::member::SimulatedMember;
+use self::plain::SimulatedPlainProducer;
 use self::producer::SimulatedProducer;
 use self::tools::{SimulatedAdmin, SimulatedWriter};
-use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, Producer, RecordTime, Writer};
+use super::{
+    Admin, Broker, BrokerError, Isolation, LogRecord, Member, PlainProducer, Producer, RecordTime, Writer,
+};
 use crate::clock::Clock;
 use crate::lease::{NextOffset, Offset, Partition};
 
@@ -219,6 +224,11 @@ impl From<LogRecord<'_>> for OwnedRecord {
 impl Broker for SimulatedBroker {
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         Ok(Box::new(SimulatedProducer::init(Arc::clone(&self.shared), transactional_id, &self.process)?))
+    }
+
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(SimulatedPlainProducer::new(shared, self.process.message_bytes_max)?))
     }
 
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use operators::broker::{
-    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRecord, Member, Producer, RecordTime,
-    TopicDescription, TopicSpec, Writer,
+    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRecord, Member, PlainProducer, Producer,
+    RecordTime, TopicDescription, TopicSpec, Writer,
 };
 use operators::lease::{NextOffset, Offset, Partition};
 use operators::records::Records;
@@ -204,6 +204,10 @@ fn refused() -> BrokerError {
 
 impl Broker for World {
     fn producer(&self, _transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
+        Err(refused())
+    }
+
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
         Err(refused())
     }
 

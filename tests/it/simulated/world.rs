@@ -11,6 +11,7 @@ use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{Broker, Isolation, PollLimit, TopicSpec};
 use operators::catalog::{BatchPolicy, ModelIndex, NotFinite};
 use operators::clock::ManualClock;
+use operators::commit::Delivery;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
 use operators::lease::Partition;
@@ -29,11 +30,12 @@ const PARTITIONS: i32 = 6;
 pub(crate) struct WorldOptions {
     pub(crate) requests: u64,
     pub(crate) bad: f64,
+    pub(crate) delivery: Delivery,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { requests: 240, bad: 0.1 }
+        Self { requests: 240, bad: 0.1, delivery: Delivery::ExactlyOnce }
     }
 }
 
@@ -44,6 +46,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) seen: Arc<Seen>,
     models: Models,
+    delivery: Delivery,
 }
 
 /// What the engine told about itself, as far as tests ask for it.
@@ -113,7 +116,7 @@ impl World {
             files: Arc::new(loaded.files),
             backend: Arc::clone(&backend) as Arc<_>,
         };
-        let world = Self { broker, backend, clock, seen: Arc::default(), models };
+        let world = Self { broker, backend, clock, seen: Arc::default(), models, delivery: options.delivery };
         world.write(seed, &options);
         world
     }
@@ -140,7 +143,7 @@ impl World {
     /// An engine for this world.
     pub(crate) fn engine(&self) -> Engine {
         Engine {
-            config: config(),
+            config: InferenceConfig { delivery: self.delivery, ..config() },
             models: self.models.clone(),
             broker: Arc::new(self.broker.as_instance("process-0")),
             health: Arc::new(Health::new()),
@@ -192,6 +195,7 @@ impl World {
             tolerance: Tolerance { absolute: 1e-3, relative: 1e-6 },
             group: Some("workers".to_owned()),
             record_bytes_max: Some(4_000),
+            duplicates_allowed: self.delivery == Delivery::AtLeastOnce,
             ..AuditOptions::new("requests", "results", "dlq")
         };
         audit(&self.broker, &options, &mut Answers, &mut Unwatched).unwrap()
@@ -223,6 +227,7 @@ fn config() -> InferenceConfig {
         workers: 1,
         executors: 2,
         queued_batches: 1,
+        delivery: Delivery::ExactlyOnce,
         transactional_id: "tidemill.workers.process-0".into(),
         group: "workers".into(),
         requests: "requests".into(),

@@ -7,8 +7,10 @@ use std::time::Duration;
 use dataflows::engine::Engine;
 use dataflows::lockstep::{End, Next};
 use operators::broker::{
-    Admin, Broker, BrokerError, GroupToken, Isolation, LogRecord, Member, OffsetCommit, Producer, Writer,
+    Admin, Broker, BrokerError, GroupToken, Isolation, LogRecord, Member, OffsetCommit, PlainProducer,
+    Producer, Writer,
 };
+use operators::commit::Delivery;
 use operators::device::{Batch, Device, Executed};
 use operators::fault::Fault;
 use operators::lease::{NextOffset, Partition};
@@ -142,7 +144,7 @@ struct WrongBroker {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Wrong {
-    /// Offsets are committed first, and the outcomes in a transaction of their own.
+    /// Offsets are committed first, and the outcomes in a transaction of their own, or before they are acknowledged.
     OffsetsBeforeOutcomes,
     /// The committed offset stays behind the outcomes that were committed with it.
     OffsetsBehindOutcomes,
@@ -163,6 +165,10 @@ impl Broker for WrongBroker {
         let inner = self.inner.producer(id)?;
         Ok(Box::new(WrongProducer { inner, how: self.how, held: VecDeque::new(), sent: 0, phase: 0 }))
     }
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        let inner = self.inner.plain_producer()?;
+        Ok(Box::new(HastyProducer { inner, held: VecDeque::new() }))
+    }
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
         self.inner.member(group, topic)
     }
@@ -180,6 +186,39 @@ impl Broker for WrongBroker {
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
         self.inner.read(topic, partition, isolation, each)
+    }
+}
+
+fn copied(record: RecordView<'_>) -> Records {
+    let mut records = Records::default();
+    records.push(record.key(), record.value());
+    record.headers().for_each(|(name, value)| records.push_header(name, value));
+    records
+}
+
+/// A producer outside of transactions that says of records that they are acknowledged, and sends them with the next ones.
+struct HastyProducer {
+    inner: Box<dyn PlainProducer>,
+    held: VecDeque<(String, Option<i32>, Records)>,
+}
+
+impl PlainProducer for HastyProducer {
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: RecordView<'_>,
+    ) -> Result<(), BrokerError> {
+        self.held.push_back((topic.to_owned(), partition, copied(record)));
+        Ok(())
+    }
+
+    fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError> {
+        self.inner.drain(wait)?;
+        while let Some((topic, partition, records)) = self.held.pop_front() {
+            self.inner.send(&topic, partition, records.get(0))?;
+        }
+        Ok(true)
     }
 }
 
@@ -208,10 +247,7 @@ impl Producer for WrongProducer {
         match self.how {
             Wrong::DroppedRecords if self.sent.is_multiple_of(100) => Ok(()),
             Wrong::OffsetsBeforeOutcomes => {
-                let mut records = Records::default();
-                records.push(record.key(), record.value());
-                record.headers().for_each(|(name, value)| records.push_header(name, value));
-                self.held.push_back((topic.to_owned(), partition, records));
+                self.held.push_back((topic.to_owned(), partition, copied(record)));
                 Ok(())
             }
             _ => self.inner.send(topic, partition, record),
@@ -262,10 +298,11 @@ impl Producer for WrongProducer {
 }
 
 /// Runs a wrong engine with a crash at each of the first calls of its transactions; returns what the audits found.
-fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
+fn lost_and_duplicated(delivery: Delivery, how: Wrong) -> (u64, u64) {
     let mut found = (0, 0);
     for crash_at in 1..40 {
-        let world = World::new(crash_at, WorldOptions { requests: 120, ..WorldOptions::default() });
+        let options = WorldOptions { requests: 120, delivery, ..WorldOptions::default() };
+        let world = World::new(crash_at, options);
         for round in 0..2 {
             let engine = world.engine();
             let broker = WrongBroker { inner: Arc::clone(&engine.broker), how };
@@ -285,17 +322,22 @@ fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
 
 #[test]
 fn an_engine_that_commits_offsets_before_outcomes_loses_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBeforeOutcomes).0 > 0);
+    assert!(lost_and_duplicated(Delivery::ExactlyOnce, Wrong::OffsetsBeforeOutcomes).0 > 0);
+}
+
+#[test]
+fn an_engine_at_least_once_that_commits_before_the_acknowledgement_loses_records_and_is_found_out() {
+    assert!(lost_and_duplicated(Delivery::AtLeastOnce, Wrong::OffsetsBeforeOutcomes).0 > 0);
 }
 
 #[test]
 fn an_engine_whose_offsets_stay_behind_its_outcomes_doubles_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBehindOutcomes).1 > 0);
+    assert!(lost_and_duplicated(Delivery::ExactlyOnce, Wrong::OffsetsBehindOutcomes).1 > 0);
 }
 
 #[test]
 fn an_engine_that_drops_a_record_at_the_producer_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::DroppedRecords).0 > 0);
+    assert!(lost_and_duplicated(Delivery::ExactlyOnce, Wrong::DroppedRecords).0 > 0);
 }
 
 #[test]

@@ -258,9 +258,18 @@ impl Settings {
         let settings = settings
             .set("transactional.id", id)
             .set("transaction.timeout.ms", config.transaction_timeout.as_millis().to_string())
-            // Successes are counted by the flush; only failures need to be told of.
-            .set("delivery.report.only.error", "true");
+            .of_outcomes();
         Ok(settings.0)
+    }
+
+    /// Of the producer of outcomes outside of transactions.
+    pub(super) fn plain_producer(config: &KafkaConfig) -> Result<ClientConfig, BrokerError> {
+        Ok(Self(Self::producer(config, None)?).of_outcomes().0)
+    }
+
+    /// Successes are counted by the flush; only failures need to be told of.
+    fn of_outcomes(self) -> Self {
+        self.set("delivery.report.only.error", "true")
     }
 
     /// Of an admin client.

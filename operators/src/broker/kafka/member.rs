@@ -19,10 +19,13 @@ use rdkafka_sys::types::RDKafkaRespErr;
 use serde::Deserialize;
 
 use super::native;
+use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
 use super::signal::Signal;
 use super::{diagnostics, error};
-use crate::broker::{BrokerError, Class, Committed, GroupEvent, GroupToken, Member, Ownership, Queue, Waker};
+use crate::broker::{
+    BrokerError, Class, Committed, GroupEvent, GroupToken, Member, OffsetCommit, Ownership, Queue, Waker,
+};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::lease::{NextOffset, Partition};
 
@@ -460,6 +463,34 @@ impl Ownership for Shared {
             )),
         }
     }
+
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+        const OPERATION: &str = "commit offsets";
+        // librdkafka commits with whatever generation it has, and without one too.
+        self.token()?;
+        let list = offset_list(OPERATION, &self.topic, offsets)?;
+        native::commit(&self.consumer, &list, CALL_MAX)
+            .map_err(|code| error::with_class(error::class_of_commit(code), OPERATION, code, ""))
+    }
+}
+
+/// Offsets to be committed, as librdkafka takes them.
+pub(super) fn offset_list(
+    operation: &'static str,
+    topic: &str,
+    offsets: &[OffsetCommit],
+) -> Result<TopicPartitionList, BrokerError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for commit in offsets {
+        let mut element = list.add_partition(topic, commit.partition.0);
+        element
+            .set_offset(ListOffset::Offset(commit.next.0))
+            .map_err(|error| error::of(operation, &error))?;
+        if !commit.metadata.is_empty() {
+            element.set_metadata(&commit.metadata);
+        }
+    }
+    Ok(list)
 }
 
 /// The committed offsets in a list that librdkafka has filled.

@@ -3,7 +3,8 @@
 //! * Header names are bytes: the bindings panic on a name, or on offset metadata, that is not UTF-8, and any client may send one.
 //! * A queue of a partition is polled without an allocation for each record, and its waker can be replaced.
 //! * A record is produced through a cached handle of its topic, without a C string for each.
-//! * The position of a single partition, the generation of a member, and a flush that returns as soon as it is done.
+//! * The position of a single partition, the generation of a member, a commit with a bound, and a flush that returns as soon as it is
+//!   done.
 
 #![allow(unsafe_code, reason = "librdkafka is a C library; every block says why it is sound")]
 
@@ -382,6 +383,44 @@ pub(super) fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Opti
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         Some(membership)
     }
+}
+
+/// Commits offsets as the member that the consumer is, and waits for the answer up to `wait`.
+pub(super) fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    offsets: &TopicPartitionList,
+    wait: Duration,
+) -> Result<(), RDKafkaErrorCode> {
+    // SAFETY: client and list are valid, and the list is copied before the call returns. The queue is ours, takes this one answer, and is
+    // destroyed once; librdkafka throws an answer away that comes after that.
+    let (asked, answer) = unsafe {
+        let client = consumer.client().native_ptr();
+        let queue = sys::rd_kafka_queue_new(client);
+        let asked = sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, ptr::null_mut());
+        let answer = if asked == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            NonNull::new(sys::rd_kafka_queue_poll(queue, millis(wait)))
+        } else {
+            None
+        };
+        sys::rd_kafka_queue_destroy(queue);
+        (RDKafkaErrorCode::from(asked), answer.map(Event))
+    };
+    if asked != RDKafkaErrorCode::NoError {
+        return Err(asked);
+    }
+    let answer = answer.ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+    // SAFETY: the event is valid and of a commit. Its list lives as long as it, and has `cnt` elements.
+    let first = unsafe {
+        let whole = RDKafkaErrorCode::from(sys::rd_kafka_event_error(answer.0.as_ptr()));
+        let list = sys::rd_kafka_event_topic_partition_list(answer.0.as_ptr());
+        let single = list.as_ref().filter(|list| !list.elems.is_null()).and_then(|list| {
+            let elements = slice::from_raw_parts(list.elems, usize::try_from(list.cnt).unwrap_or(0));
+            let mut errors = elements.iter().map(|element| RDKafkaErrorCode::from(element.err));
+            errors.find(|error| *error != RDKafkaErrorCode::NoError)
+        });
+        single.unwrap_or(whole)
+    };
+    if first == RDKafkaErrorCode::NoError { Ok(()) } else { Err(first) }
 }
 
 // ---- producing -------------------------------------------------------------------------------------------------------

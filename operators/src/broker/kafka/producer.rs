@@ -14,10 +14,10 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
-use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::config::{KafkaConfig, Settings};
 use super::limits::TopicLimits;
+use super::member::offset_list;
 use super::native::{self, Destination, WhenFull};
 use super::signal::Signal;
 use super::{diagnostics, error};
@@ -27,7 +27,7 @@ use crate::lease::{Offset, Partition};
 use crate::records::RecordView;
 
 /// How long one call waits for the broker before it returns [`Class::Retriable`], to be called again.
-const CALL_MAX: Duration = Duration::from_secs(5);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
 
 /// What became of a record: its tag, and where it went or why not.
 pub(super) type Delivery = (usize, Result<(Partition, Offset), RDKafkaErrorCode>);
@@ -137,6 +137,12 @@ impl Sender {
         self.topics.entry(topic.to_owned()).or_insert(handle).produce(to, record, when_full)
     }
 
+    /// Why a record was not delivered, if one was not: the cause, rather than that others were thrown away because of it.
+    pub(super) fn failed_delivery(&self) -> Option<RDKafkaErrorCode> {
+        let failures: Vec<_> = self.deliveries().into_iter().filter_map(|(_, result)| result.err()).collect();
+        failures.iter().copied().find(|code| !thrown_away(*code)).or(failures.first().copied())
+    }
+
     /// The error that has made the client unusable, if one has.
     pub(super) fn fatal(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.client.client().fatal_error()
@@ -209,13 +215,11 @@ impl KafkaProducer {
         error
     }
 
-    /// Why a record was not delivered, if one was not: the cause, rather than that others were thrown away because of it.
+    /// Why a record was not delivered, if one was not.
     fn failed_delivery(&mut self) -> Option<RDKafkaErrorCode> {
-        let failures: Vec<_> =
-            self.sender.deliveries().into_iter().filter_map(|(_, result)| result.err()).collect();
-        let cause = failures.iter().copied().find(|code| !thrown_away(*code));
-        self.sequence_broken |= cause.is_some();
-        cause.or(failures.first().copied())
+        let failure = self.sender.failed_delivery();
+        self.sequence_broken |= failure.is_some_and(|code| !thrown_away(code));
+        failure
     }
 
     /// The error of a record that was not delivered.
@@ -301,16 +305,7 @@ impl Producer for KafkaProducer {
         let GroupToken::Kafka(metadata) = token else {
             return Err(error::refused(OPERATION, "_INVALID_ARG", "the token is of a simulated member"));
         };
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for commit in offsets {
-            let mut element = list.add_partition(topic, commit.partition.0);
-            element
-                .set_offset(ListOffset::Offset(commit.next.0))
-                .map_err(|error| error::of(OPERATION, &error))?;
-            if !commit.metadata.is_empty() {
-                element.set_metadata(&commit.metadata);
-            }
-        }
+        let list = offset_list(OPERATION, topic, offsets)?;
         self.sender
             .client()
             .send_offsets_to_transaction(&list, metadata, CALL_MAX)

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{
-    BrokerError, Committed, GroupEvent, GroupToken, Member, Ownership, PollEnd, PollLimit, Polled, Queue,
-    Waker,
+    BrokerError, Class, Committed, GroupEvent, GroupToken, Member, OffsetCommit, Ownership, PollEnd,
+    PollLimit, Polled, Queue, Waker,
 };
 use crate::lease::{Lease, NextOffset, Partition};
 
 use super::client::{Client, left};
 use super::cluster::{ClientId, Shared, unknown_partition};
+use super::faults::Step;
+use super::producer::operation;
 
 /// Dropped without [`Member::leave`], it is a member whose process has died: the group waits for it until its session is over.
 pub(super) struct SimulatedMember {
@@ -129,6 +131,16 @@ impl Ownership for SimulatedOwnership {
     fn token(&self) -> Result<GroupToken, BrokerError> {
         self.shared.step(|cluster| {
             cluster.clients.get(&self.id).ok_or_else(|| left("prove membership of the group"))?.token()
+        })
+    }
+
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+        // As with a real client: who has left may not commit, and that is no reason to stop for.
+        let token = self.token().map_err(|error| BrokerError { class: Class::Abortable, ..error })?;
+        self.shared.step(|cluster| {
+            let topic = cluster.clients.get(&self.id).ok_or_else(|| left(operation(Step::CommitOffsets)))?;
+            let topic = topic.topic.clone();
+            cluster.commit_offsets(&topic, offsets, &token)
         })
     }
 }
