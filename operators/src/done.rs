@@ -19,8 +19,8 @@ use crate::lease::{NextOffset, Offset};
 /// room for a bit for each offset of such a window, in base64.
 pub const WINDOW: i64 = 24_000;
 
-/// The offsets of a partition that are done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The offsets of a partition that are done. By default none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     base: i64,
     /// Runs past the base, by their first offset, with the first offset after them. They neither touch nor overlap.
@@ -39,7 +39,7 @@ impl Done {
     }
 
     /// The runs of offsets past the base that are done, in order.
-    pub fn runs(&self) -> impl Iterator<Item = Range<i64>> {
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = Range<i64>> {
         self.runs.iter().map(|(first, end)| *first..*end)
     }
 
@@ -115,7 +115,7 @@ mod tests {
         }
         assert_eq!((done.base(), done.runs().collect::<Vec<_>>()), (NextOffset(40), vec![41..43, 45..46]));
         done.complete_one(Offset(40));
-        assert_eq!((done.base(), done.runs().collect::<Vec<_>>()), (NextOffset(43), vec![45..46]));
+        assert_eq!((done.base(), done.runs().next(), done.runs().count()), (NextOffset(43), Some(45..46), 1));
         done.pass(NextOffset(45));
         assert_eq!(done, Done::before(NextOffset(46)));
     }
@@ -131,7 +131,7 @@ mod tests {
             for (first, length) in ranges {
                 done.complete(NextOffset(first)..NextOffset(first + length));
                 model.extend(first..first + length);
-                let base = (0..).find(|offset| !model.contains(offset)).unwrap();
+                let base = (0..80).find(|offset| !model.contains(offset)).unwrap();
                 prop_assert_eq!(done.base().0, base);
                 for offset in 0..80 {
                     prop_assert_eq!(done.contains(Offset(offset)), model.contains(&offset));

@@ -19,12 +19,13 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, BrokerError, Class, OffsetCommit, Ownership, Producer};
+use crate::broker::{Broker, BrokerError, Class, Committed, OffsetCommit, Ownership, Producer};
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
 use crate::lease::Partition;
+use crate::metadata::Metadata;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;
@@ -269,8 +270,8 @@ impl Committer {
             .iter()
             .map(|part| OffsetCommit {
                 partition: part.lease.partition,
-                next: part.next,
-                metadata: String::new(),
+                next: part.done.base(),
+                metadata: Metadata { topic: None, done: part.done.clone() }.encode(),
             })
             .collect();
         let requests = self.config.requests.clone();
@@ -341,20 +342,27 @@ impl Committer {
             Ok(committed) => committed,
             Err(error) => return self.again_later(error),
         };
-        let mut found = self.transaction.iter().zip(&committed).map(|(part, committed)| {
-            let next = committed.as_ref().map(|committed| committed.next);
-            (part, next.unwrap_or_else(|| part.account.committed()))
-        });
-        if found.clone().all(|(part, next)| next == part.next) {
+        let found = |part: &Part, committed: &Option<Committed>| match committed {
+            Some(Committed { next, metadata }) => Metadata::decode(*next, metadata).map(|found| found.done),
+            None => Ok(part.account.done()),
+        };
+        let found: Vec<_> =
+            self.transaction.iter().zip(&committed).map(|(part, it)| (part, found(part, it))).collect();
+        if found.iter().all(|(part, done)| done.as_ref() == Ok(&part.done)) {
             tracing::info!("the transaction of unknown outcome was committed");
             self.acknowledge();
             return Pace::Again;
         }
-        let stranger = found.find(|(part, next)| *next != part.account.committed());
-        if let Some((part, next)) = stranger {
+        if let Some(place) = found.iter().position(|(part, done)| done.as_ref() != Ok(&part.account.done())) {
+            let (part, at) = (found[place].0, committed[place].as_ref().map(|committed| committed.next));
             let (partition, from) = (part.lease.partition, part.account.committed());
-            let fault = Fault::Unreconciled { partition, found: next, from, to: part.next };
-            return self.found_stranger(fault);
+            let to = part.done.base();
+            return self.found_stranger(Fault::Unreconciled {
+                partition,
+                found: at.unwrap_or(from),
+                from,
+                to,
+            });
         }
         tracing::info!("the transaction of unknown outcome was not committed; its outcomes are sent again");
         self.parts.observer.aborted();
@@ -399,8 +407,9 @@ impl Committer {
         let records = self.transaction.iter().map(|part| part.outcomes.len()).sum();
         self.parts.observer.committed(records, took);
         for part in std::mem::take(&mut self.transaction) {
-            part.account.commit(part.next);
-            self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
+            let bytes = part.bytes();
+            part.account.commit(part.done);
+            self.parts.budget.release(&part.account, part.outcomes.len(), bytes);
         }
         if self.parts.budget.was_starved() {
             (self.parts.wake_sources)();
