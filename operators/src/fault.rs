@@ -80,14 +80,16 @@ pub enum Fault {
         /// What it was going to commit.
         to: NextOffset,
     },
-    /// The offset metadata of a partition was written by another program.
+    /// The offset metadata of a partition says nothing that we understand.
     #[error(
-        "the offset metadata of partition {} was written by another program; reset the group's offsets, or use another group",
+        "the offset metadata of partition {} was refused: {error}; reset the group's offsets, or use another group",
         partition.0
     )]
-    ForeignMetadata {
+    Metadata {
         /// The partition.
         partition: Partition,
+        /// What is wrong with it.
+        error: crate::metadata::MetadataError,
     },
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]

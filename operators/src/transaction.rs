@@ -17,12 +17,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Class, Producer};
+use crate::broker::{BrokerError, Class, Committed, Producer};
 use crate::clock::Moment;
 use crate::commit::round::{DRAIN_WAIT, Round};
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
 use crate::fault::Fault;
 use crate::lease::Partition;
+use crate::metadata::Metadata;
+use crate::outbox::Part;
 
 /// How long offsets that somebody else has committed may be explained by a lease that was lost: a member that was silent for too long
 /// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
@@ -203,20 +205,27 @@ impl ExactlyOnce {
             Ok(committed) => committed,
             Err(error) => return self.again_later(error),
         };
-        let mut found = self.round.retained.iter().zip(&committed).map(|(part, committed)| {
-            let next = committed.as_ref().map(|committed| committed.next);
-            (part, next.unwrap_or_else(|| part.account.committed()))
-        });
-        if found.clone().all(|(part, next)| next == part.next) {
+        let found = |part: &Part, committed: &Option<Committed>| match committed {
+            Some(Committed { next, metadata }) => Metadata::decode(*next, metadata).map(|found| found.done),
+            None => Ok(part.account.done()),
+        };
+        let found: Vec<_> =
+            self.round.retained.iter().zip(&committed).map(|(part, it)| (part, found(part, it))).collect();
+        if found.iter().all(|(part, done)| done.as_ref() == Ok(&part.done)) {
             tracing::info!("the transaction of unknown outcome was committed");
             self.acknowledge();
             return Pace::Again;
         }
-        let stranger = found.find(|(part, next)| *next != part.account.committed());
-        if let Some((part, next)) = stranger {
+        if let Some(place) = found.iter().position(|(part, done)| done.as_ref() != Ok(&part.account.done())) {
+            let (part, at) = (found[place].0, committed[place].as_ref().map(|committed| committed.next));
             let (partition, from) = (part.lease.partition, part.account.committed());
-            let fault = Fault::Unreconciled { partition, found: next, from, to: part.next };
-            return self.found_stranger(fault);
+            let to = part.done.base();
+            return self.found_stranger(Fault::Unreconciled {
+                partition,
+                found: at.unwrap_or(from),
+                from,
+                to,
+            });
         }
         tracing::info!("the transaction of unknown outcome was not committed; its outcomes are sent again");
         self.round.note_replay();

@@ -1,6 +1,7 @@
 //! The promise on a real broker: the binary as it is shipped, run as its own process, under load, crashes, outages and strangers; and
 //! after each the audit. `make test` brings the broker and ONNX Runtime; without them these fail.
 
+mod at_least_once;
 mod crash;
 mod engine;
 mod fencing;

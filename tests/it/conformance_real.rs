@@ -14,7 +14,10 @@ fn subject(check: &str) -> Subject {
     // A group hears of a change with a heartbeat: at the default of three seconds a hand-over would take ten.
     config.consumer.insert("heartbeat.interval.ms".to_owned(), "300".to_owned());
     let hasty = KafkaConfig { transaction_timeout: Subject::SHORT, ..config.clone() };
+    let mut named = config.clone();
+    named.consumer.insert("group.instance.id".to_owned(), "named".to_owned());
     Subject {
+        named: Box::new(KafkaBroker::new(named).expect("the configuration is sound")),
         broker: Box::new(KafkaBroker::new(config).expect("the configuration is sound")),
         hasty: Box::new(KafkaBroker::new(hasty).expect("the configuration is sound")),
         unique: format!("{check}-{}", SystemClock::new().wall_micros()),

@@ -13,6 +13,7 @@ fn subject(check: &str) -> Subject {
     let broker = SimulatedBroker::new(clock.clone(), 1);
     Subject {
         broker: Box::new(broker.clone()),
+        named: Box::new(broker.as_instance("named")),
         hasty: Box::new(broker.with_transaction_timeout(Subject::SHORT)),
         unique: check.to_owned(),
         pass_time: Box::new(move || clock.advance(Duration::from_millis(50))),

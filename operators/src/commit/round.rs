@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, OffsetCommit};
 use crate::clock::Moment;
+use crate::metadata::Metadata;
 use crate::outbox::Part;
 use crate::outcome::Kind;
 use crate::records::RecordView;
@@ -115,8 +116,8 @@ impl Round {
     pub(crate) fn offsets(&self) -> Vec<OffsetCommit> {
         let offset = |part: &Part| OffsetCommit {
             partition: part.lease.partition,
-            next: part.next,
-            metadata: String::new(),
+            next: part.done.base(),
+            metadata: Metadata { topic: None, done: part.done.clone() }.encode(),
         };
         self.retained.iter().map(offset).collect()
     }
@@ -127,8 +128,9 @@ impl Round {
         let records = self.retained.iter().map(|part| part.outcomes.len()).sum();
         self.parts.observer.committed(records, took);
         for part in std::mem::take(&mut self.retained) {
-            part.account.commit(part.next);
-            self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
+            let bytes = part.bytes();
+            part.account.commit(part.done);
+            self.parts.budget.release(&part.account, part.outcomes.len(), bytes);
         }
         if self.parts.budget.was_starved() {
             (self.parts.wake_sources)();

@@ -28,6 +28,9 @@ const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 /// The largest request that an engine takes here: so small that the topic takes larger ones.
 pub(crate) const RECORD_BYTES_MAX: usize = 256 << 10;
 
+/// The setting of engines that may double outcomes, where that is allowed.
+pub(crate) const AT_LEAST_ONCE: &str = "delivery=at-least-once";
+
 /// Topics, a group and a folder that nobody else uses.
 pub(crate) struct Rig {
     pub(crate) broker: Arc<KafkaBroker>,
@@ -197,6 +200,7 @@ impl Rig {
             strict: true,
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
+            duplicates_allowed: self.settings.iter().any(|setting| setting == AT_LEAST_ONCE),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         };

@@ -98,7 +98,7 @@ pub(crate) fn a_start_outside_the_log_is_told(subject: &Subject) {
 }
 
 /// Serves both until each owns `share` partitions.
-fn both_own(subject: &Subject, first: &mut Reader, second: &mut Reader, share: usize) {
+pub(super) fn both_own(subject: &Subject, first: &mut Reader, second: &mut Reader, share: usize) {
     subject.eventually("both own their share", || {
         let (one, two) = (first.owns(share), second.owns(share));
         (one && two).then_some(())

@@ -10,7 +10,7 @@ use operators::commit::Delivery;
 use tidemill::audit::AuditReport;
 
 use super::world::{World, WorldOptions};
-use super::{Dice, each_seed_twice};
+use super::{Dice, ORDERS, each_seed_twice};
 
 fn world(seed: u64) -> World {
     World::new(
@@ -50,6 +50,7 @@ fn run_seed(seed: u64) -> (String, u64) {
     let mut crashes = dice.roll(4);
     for round in 0.. {
         let crash_at = (crashes > 0).then(|| 1 + dice.roll(40));
+        world.set_order(ORDERS[usize::try_from(dice.roll(3)).unwrap()]);
         let lots = Lots { device_one_in: slow, ..World::lots(seed * 1_000 + round) };
         let crash = move |progress: dataflows::lockstep::Progress| {
             crash_at.is_some_and(|at| progress.transaction_turns >= at)
