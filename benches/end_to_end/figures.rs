@@ -22,6 +22,8 @@ pub(crate) struct Figures {
     pub(crate) ratio: Option<f64>,
     /// Of the drain of the same requests in the same run.
     pub(crate) drain_cpu_ns_per_record: Option<u64>,
+    /// Of draining exactly once rather than at least once, in the same run.
+    pub(crate) exactly_once_tax_percent: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) max_ms: Option<f64>,
@@ -57,7 +59,7 @@ impl Figures {
 
     /// A line for people, beside the bars.
     pub(crate) fn summary(&self) -> String {
-        let mut line = format!("{:<10}", self.name);
+        let mut line = format!("{:<22}", self.name);
         let mut add =
             |text: String| write!(line, "  {text}").expect("a string takes all that is written to it");
         if let (Some(rate), Some(efficiency)) = (self.records_per_second, self.records_per_cpu_second) {

@@ -28,6 +28,14 @@ pub(crate) struct Setup {
     pub(crate) under: Option<String>,
 }
 
+impl Setup {
+    /// The same, with one more setting of the engine.
+    pub(crate) fn with(&self, set: &str) -> Self {
+        let sets = self.sets.iter().cloned().chain([set.to_owned()]).collect();
+        Self { bootstrap: self.bootstrap.clone(), sets, under: self.under.clone() }
+    }
+}
+
 /// Topics and a group of a point's own.
 pub(crate) struct World {
     /// The configuration, which the engine is given as well.

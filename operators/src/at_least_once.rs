@@ -1,12 +1,10 @@
 //! The transaction thread's state machine at least once: results and dead letters, and once all of them are acknowledged, offsets.
 //!
 //! ```text
-//!            ┌─── a record was not delivered: rebuild the producer, and all of the round again ───┐
-//!            ▼                                                                                    │
-//!   idle ─▶ send ─▶ drain: all acknowledged ─▶ commit ─▶ committed: retained outcomes released    │
-//!                     │                        ▲    │                                             │
-//!                     │                        └────┘ not committed: the same again, for the      │
-//!                     └───────────────────────────────leases that are still held ────────────────┘
+//!   idle ─▶ send ─▶ drain ─▶ commit ─▶ committed: retained outcomes released
+//!            ▲        │       ▲  │
+//!            │        │       └──┘ not committed: the same call again, for the leases that are still held
+//!            └────────┘ a record was not delivered: a new producer, and all of the round again
 //! ```
 //!
 //! There is no transaction: outcomes are seen as soon as they are sent, and a crash between their acknowledgement and the commit of

@@ -77,6 +77,8 @@ pub struct Kafka {
     pub transaction_timeout: Duration,
     /// How members of the group are coordinated.
     pub group_protocol: GroupProtocol,
+    /// Whether the group keeps partitions for a process that is away for a while.
+    pub static_membership: bool,
     /// Properties passed through to the consumer.
     pub consumer: Properties,
     /// Properties passed through to the producer.
@@ -254,6 +256,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         session_timeout: written.kafka.session_timeout.0,
         transaction_timeout: written.kafka.transaction_timeout.0,
         group_protocol: written.kafka.group_protocol,
+        static_membership: written.kafka.static_membership,
         consumer: resolve("consumer", written.kafka.consumer),
         producer: resolve("producer", written.kafka.producer),
         admin: resolve("admin", written.kafka.admin),

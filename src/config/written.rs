@@ -43,6 +43,7 @@ pub(super) struct KafkaFile {
     pub(super) session_timeout: Interval,
     pub(super) transaction_timeout: Interval,
     pub(super) group_protocol: GroupProtocol,
+    pub(super) static_membership: bool,
     #[serde(default)]
     pub(super) consumer: BTreeMap<String, Property>,
     #[serde(default)]

@@ -5,6 +5,8 @@ mod at_least_once;
 mod crash;
 mod engine;
 mod fencing;
+mod fixed;
+mod fleet;
 mod group;
 mod looks;
 mod offsets;

@@ -1,5 +1,6 @@
 //! An engine in a process of its own: `tidemill run`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -68,6 +69,13 @@ impl Engine {
             ends.then(|| rest.rsplit(' ').next()?.parse().ok())?
         });
         Some(values.collect())
+    }
+
+    /// The partitions that it reads, if the page can be had.
+    pub(crate) fn partitions(&self) -> Option<BTreeSet<i32>> {
+        let (_, page) = self.page("/metrics")?;
+        let named = page.lines().filter_map(|line| line.strip_prefix("tidemill_lag_records{partition=\""));
+        named.map(|rest| rest.split('"').next()?.parse().ok()).collect()
     }
 
     /// The sum over the series of a metric; 0 if the page can't be had.

@@ -15,7 +15,7 @@ use operators::broker::{Broker, TopicSpec};
 use operators::clock::{Clock, Moment, SystemClock};
 use operators::model::{ModelFile, store};
 use tempfile::TempDir;
-use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, audit};
+use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, ResultKey, audit};
 use tidemill::cli::audit::Patience;
 use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
 use tidemill::produce::{Sender, Watcher, send_load};
@@ -201,6 +201,11 @@ impl Rig {
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
             duplicates_allowed: self.settings.iter().any(|setting| setting == AT_LEAST_ONCE),
+            result_key: if self.settings.iter().any(|setting| setting == "results.key=request_key") {
+                ResultKey::RequestKey
+            } else {
+                ResultKey::RequestId
+            },
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         };

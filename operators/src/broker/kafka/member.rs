@@ -102,6 +102,11 @@ impl ConsumerContext for GroupContext {
         partitions: &mut TopicPartitionList,
     ) {
         if self.is_leaving() {
+            // A member that the group does not wait for is gone as soon as it has answered once, and then librdkafka never returns from a
+            // second answer.
+            if consumer.closed() {
+                return;
+            }
             if let Err(error) = consumer.unassign() {
                 tracing::debug!(%error, "partitions could not be given back while leaving");
             }
@@ -395,11 +400,12 @@ impl Member for KafkaMember {
         for lane in self.lanes.values() {
             lane.close();
         }
-        self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;
-        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well.
+        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well. It comes before
+        // the closing: see the callback.
         if let Err(error) = self.consumer().unassign() {
             tracing::debug!(%error, "there was nothing to give back");
         }
+        self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;
         let start = self.clock.now();
         while !self.consumer().closed() {
             if self.clock.now().since(start) > LEAVE_MAX {
