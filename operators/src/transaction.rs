@@ -101,6 +101,9 @@ pub const FAILING_COMMITS: &str = "transactions";
 /// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the broker says when its `offset.metadata.max.bytes` is lower than Kafka's default.
+const METADATA_TOO_LARGE: &str = "OFFSET_METADATA_TOO_LARGE";
+
 /// The most records handed to the producer in one step.
 const SENDS_A_STEP: usize = 1_024;
 
@@ -439,6 +442,11 @@ impl Committer {
     }
 
     fn failed(&mut self, error: BrokerError) -> Pace {
+        if self.phase == Phase::Offsets && error.code == METADATA_TOO_LARGE {
+            // The same metadata would be refused again, and without it what it names would be done twice.
+            self.parts.faults.raise(Fault::MetadataTooLarge);
+            return Pace::Stopped;
+        }
         tracing::warn!(%error, class = ?error.class, phase = ?self.phase, "transaction interrupted");
         self.note_trouble(&error.to_string());
         self.unknown |=

@@ -14,5 +14,6 @@ mod rig;
 mod served;
 mod slim;
 mod stop;
+mod straggler;
 mod strangers;
 mod wait;
