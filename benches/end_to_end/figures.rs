@@ -22,6 +22,8 @@ pub(crate) struct Figures {
     pub(crate) ratio: Option<f64>,
     /// Of the drain of the same requests in the same run.
     pub(crate) drain_cpu_ns_per_record: Option<u64>,
+    /// Before anything was stuck.
+    pub(crate) quiet_p99_ms: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) max_ms: Option<f64>,
@@ -71,8 +73,13 @@ impl Figures {
             let bar = if self.p99_ms.is_none() { " (at most 1.5)" } else { "" };
             add(format!("{ratio:.2} times the floor of {} ns{bar}", floor.sum()));
         }
-        if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
-            add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms (below 250)"));
+        match (self.p50_ms, self.p99_ms, self.quiet_p99_ms) {
+            (Some(p50), Some(p99), None) => add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms (below 250)")),
+            (Some(p50), Some(p99), Some(quiet)) => {
+                let ratio = p99 / quiet;
+                add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms, {ratio:.2} times that before (at most 2)"));
+            }
+            _ => {}
         }
         if let Some(idle) = self.idle_cpu_percent {
             add(format!("{idle:.2} % of a core (below 1)"));

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `drain-16` `drain-784` | a preloaded topic, of rows of 16 or 784 floats, until the last outcome is committed; and the floor |
 //! | `open-loop` | 20,000 requests a second, spread evenly over all partitions, from the scheduled send to a `read_committed` reader |
+//! | `straggler` | one key stuck for ten seconds among 1,500 requests a second of one partition, `commit.order = "key"`: its neighbours |
 //! | `idle` | every partition assigned, and nothing to do |
 //!
 //! The main number is CPU time of the engine's process, not wall time: broker, load and checks share the machine with it. The *floor* is
@@ -25,6 +26,7 @@ mod idle;
 mod machine;
 mod open_loop;
 mod raw;
+mod straggler;
 mod world;
 
 use std::fs::File;
@@ -73,6 +75,7 @@ enum Point {
     #[value(name = "drain-784")]
     Drain784,
     OpenLoop,
+    Straggler,
     Idle,
 }
 
@@ -83,6 +86,7 @@ impl Point {
             Self::Drain16 => drain::run(setup, "drain-16", "mlp-16", 16, size(300_000, 1_000_000)),
             Self::Drain784 => drain::run(setup, "drain-784", "ffnn-784", 784, size(60_000, 200_000)),
             Self::OpenLoop => open_loop::run(setup, if args.quick { 10 } else { 30 }, drained),
+            Self::Straggler => straggler::run(setup),
             Self::Idle => idle::run(setup),
         }
     }
