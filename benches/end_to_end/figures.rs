@@ -27,6 +27,9 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) max_ms: Option<f64>,
+    /// From kill -9 to the next result that is seen, and the most that it may be.
+    pub(crate) recovery_seconds: Option<f64>,
+    pub(crate) recovery_seconds_max: Option<f64>,
     pub(crate) rss_bytes: u64,
     pub(crate) idle_cpu_percent: Option<f64>,
     pub(crate) lost: u64,
@@ -81,6 +84,9 @@ impl Figures {
             }
             _ => {}
         }
+        if let (Some(recovery), Some(most)) = (self.recovery_seconds, self.recovery_seconds_max) {
+            add(format!("{recovery:.1} s from kill -9 to the next result (at most {most:.0})"));
+        }
         if let Some(idle) = self.idle_cpu_percent {
             add(format!("{idle:.2} % of a core (below 1)"));
         }
@@ -102,6 +108,7 @@ impl Figures {
     #[expect(clippy::cast_precision_loss, reason = "it is only compared")]
     fn rank(&self) -> f64 {
         self.p99_ms
+            .or(self.recovery_seconds)
             .or(self.idle_cpu_percent)
             .or(self.engine_cpu_ns_per_record.map(|nanos| nanos as f64))
             .unwrap_or_default()
