@@ -239,6 +239,10 @@ pub fn fault_error(fault: &Fault) -> CliError {
         Fault::Metadata { .. } => {
             (Exit::OffsetsOutOfRange, "use another `kafka.group`, or reset this one's offsets")
         }
+        Fault::MetadataTooLarge => (
+            Exit::Failed,
+            "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default, or `commit.order = \"partition\"`; nothing was lost",
+        ),
         Fault::Unreconciled { .. } => (
             Exit::Failed,
             "somebody else commits for this `kafka.group`: find out who, then start again; nothing more was committed",

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use crate::broker::{BrokerError, Class, PlainProducer};
-use crate::commit::round::{DRAIN_WAIT, Round};
+use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round};
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
 use crate::fault::Fault;
 
@@ -142,7 +142,7 @@ impl AtLeastOnce {
     /// Nobody knows which of the round's records are in the log, and the producer is of no more use.
     fn undelivered(&mut self, error: BrokerError) -> Pace {
         if matches!(error.class, Class::Refused | Class::TooLarge) {
-            return self.stop(error);
+            return self.stop(Fault::Broker(error));
         }
         tracing::warn!(%error, class = ?error.class, "outcomes were not delivered; they are sent again");
         self.round.note_trouble(&error.to_string());
@@ -154,16 +154,20 @@ impl AtLeastOnce {
     /// The same again, later: a rebalance that is over then, a broker that is back. Whether the member or its leases are gone for good
     /// is the group thread's to find out.
     fn uncommitted(&mut self, error: BrokerError) -> Pace {
+        if error.code == METADATA_TOO_LARGE {
+            // The same metadata would be refused again, and without it what it names would be done twice.
+            return self.stop(Fault::MetadataTooLarge);
+        }
         if error.class == Class::Refused {
-            return self.stop(error);
+            return self.stop(Fault::Broker(error));
         }
         tracing::warn!(%error, phase = ?self.phase, "waiting for the broker");
         self.round.note_trouble(&error.to_string());
         self.round.back_off()
     }
 
-    fn stop(&mut self, error: BrokerError) -> Pace {
-        self.round.parts.faults.raise(Fault::Broker(error));
+    fn stop(&mut self, fault: Fault) -> Pace {
+        self.round.parts.faults.raise(fault);
         Pace::Stopped
     }
 }

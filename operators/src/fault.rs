@@ -91,6 +91,11 @@ pub enum Fault {
         /// What is wrong with it.
         error: crate::metadata::MetadataError,
     },
+    /// The broker refused offset metadata of a length that Kafka takes by default.
+    #[error(
+        "the broker refused to store which requests have overtaken a straggler: the offset metadata is too large for it"
+    )]
+    MetadataTooLarge,
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]
     Broker(#[from] BrokerError),

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, Class, Committed, Producer};
 use crate::clock::Moment;
-use crate::commit::round::{DRAIN_WAIT, Round};
+use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round};
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
 use crate::fault::Fault;
 use crate::lease::Partition;
@@ -278,6 +278,11 @@ impl ExactlyOnce {
     }
 
     fn failed(&mut self, error: BrokerError) -> Pace {
+        if self.phase == Phase::Offsets && error.code == METADATA_TOO_LARGE {
+            // The same metadata would be refused again, and without it what it names would be done twice.
+            self.round.parts.faults.raise(Fault::MetadataTooLarge);
+            return Pace::Stopped;
+        }
         tracing::warn!(%error, class = ?error.class, phase = ?self.phase, "transaction interrupted");
         self.round.note_trouble(&error.to_string());
         self.unknown |=

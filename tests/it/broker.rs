@@ -17,5 +17,6 @@ mod rig;
 mod served;
 mod slim;
 mod stop;
+mod straggler;
 mod strangers;
 mod wait;

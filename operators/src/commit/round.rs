@@ -13,6 +13,9 @@ use crate::tenure::TenureGuard;
 use super::trouble::Trouble;
 use super::{CommitConfig, CommitParts, FAILING_COMMITS, Pace};
 
+/// What the broker says when its `offset.metadata.max.bytes` is lower than Kafka's default.
+pub(crate) const METADATA_TOO_LARGE: &str = "OFFSET_METADATA_TOO_LARGE";
+
 /// The most records handed to the producer in one step.
 const SENDS_A_STEP: usize = 1_024;
 

@@ -191,6 +191,12 @@ impl Rig {
         self.folder.path().join("acknowledged.jsonl")
     }
 
+    /// The key that its engines give to results.
+    fn result_key(&self) -> ResultKey {
+        let by_request = self.settings.iter().any(|setting| setting == "results.key=request_key");
+        if by_request { ResultKey::RequestKey } else { ResultKey::RequestId }
+    }
+
     /// Waits until each request has its outcome, audits, and checks that all is well.
     pub(crate) fn audit(&self) -> AuditReport {
         // There is none where a test sends by itself.
@@ -201,11 +207,7 @@ impl Rig {
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
             duplicates_allowed: self.settings.iter().any(|setting| setting == AT_LEAST_ONCE),
-            result_key: if self.settings.iter().any(|setting| setting == "results.key=request_key") {
-                ResultKey::RequestKey
-            } else {
-                ResultKey::RequestId
-            },
+            result_key: self.result_key(),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         };
