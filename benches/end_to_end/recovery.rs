@@ -66,7 +66,7 @@ pub(crate) fn run(setup: &Setup, membership: Membership) -> Result<Figures, Fail
         "kafka.transaction_timeout=5s".to_owned(),
     ];
     if membership == Membership::Static {
-        sets.push("kafka.consumer.\"group.instance.id\"=box-1".to_owned());
+        sets.push("kafka.static_membership=true".to_owned());
     }
     let setup = Setup { sets: [&sets[..], &setup.sets[..]].concat(), ..setup.clone() };
     let world = World::new(&setup, membership.name())?;
