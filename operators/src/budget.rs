@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crate::broker::PollLimit;
-use crate::lease::NextOffset;
+use crate::lease::{NextOffset, Partition};
 
 /// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
 pub const OVERHEAD_BYTES: usize = 256;
@@ -32,6 +32,7 @@ pub struct BudgetConfig {
 /// The budget of a process. Shared by its workers and the transaction thread.
 #[derive(Debug)]
 pub struct Budget {
+    partitions: usize,
     records: Pool,
     bytes: Pool,
     in_flight: AtomicUsize,
@@ -53,6 +54,10 @@ pub struct LeaseAccount {
     bytes: AtomicUsize,
     stopped: AtomicBool,
     committed: AtomicU64,
+    /// Whether the broker has it on record, rather than that the lease began there.
+    on_record: AtomicBool,
+    /// Whether everything is taken from the common half.
+    shareless: bool,
 }
 
 impl Pool {
@@ -61,15 +66,20 @@ impl Pool {
         Self { share, common: max - share * partitions.max(1), common_used: AtomicIsize::new(0) }
     }
 
-    fn room(&self, used: usize) -> usize {
+    fn share(&self, lease: &LeaseAccount) -> usize {
+        if lease.shareless { 0 } else { self.share }
+    }
+
+    fn room(&self, lease: &LeaseAccount, used: usize) -> usize {
         let used_of_common = usize::try_from(self.common_used.load(Ordering::SeqCst)).unwrap_or(0);
         let common = self.common.saturating_sub(used_of_common);
-        self.share.saturating_sub(used) + common
+        self.share(lease).saturating_sub(used) + common
     }
 
     /// Moves an account from `before` to `after`: what lies over the share is taken from, or returned to, the common half.
-    fn moved(&self, before: usize, after: usize) {
-        let (before, after) = (before.saturating_sub(self.share), after.saturating_sub(self.share));
+    fn moved(&self, lease: &LeaseAccount, before: usize, after: usize) {
+        let share = self.share(lease);
+        let (before, after) = (before.saturating_sub(share), after.saturating_sub(share));
         self.common_used.fetch_add(after.cast_signed().wrapping_sub(before.cast_signed()), Ordering::SeqCst);
     }
 }
@@ -78,6 +88,7 @@ impl Budget {
     /// A budget of which nothing is used.
     pub fn new(config: BudgetConfig) -> Self {
         Self {
+            partitions: config.partitions,
             records: Pool::new(config.records_max, config.partitions),
             bytes: Pool::new(config.bytes_max, config.partitions),
             in_flight: AtomicUsize::new(0),
@@ -85,10 +96,16 @@ impl Budget {
         }
     }
 
+    /// An account for the lease of a partition.
+    pub fn account(&self, partition: Partition) -> LeaseAccount {
+        let has_share = usize::try_from(partition.0).is_ok_and(|partition| partition < self.partitions);
+        LeaseAccount { shareless: !has_share, ..LeaseAccount::default() }
+    }
+
     /// How much the lease may poll now; `None` if nothing.
     pub fn room(&self, lease: &LeaseAccount) -> Option<PollLimit> {
-        let records = self.records.room(lease.records());
-        let bytes = self.bytes.room(lease.bytes.load(Ordering::SeqCst));
+        let records = self.records.room(lease, lease.records());
+        let bytes = self.bytes.room(lease, lease.bytes.load(Ordering::SeqCst));
         if records > 0 && bytes > 0 {
             // What a poll is told in bytes is payload; each record costs its overhead besides.
             let records = records.min(bytes / OVERHEAD_BYTES + 1);
@@ -100,18 +117,18 @@ impl Budget {
     /// Charges the lease; returns whether the process had nothing in flight before.
     pub fn charge(&self, lease: &LeaseAccount, records: usize, bytes: usize) -> bool {
         let before = lease.records.fetch_add(records, Ordering::SeqCst);
-        self.records.moved(before, before + records);
+        self.records.moved(lease, before, before + records);
         let before = lease.bytes.fetch_add(bytes, Ordering::SeqCst);
-        self.bytes.moved(before, before + bytes);
+        self.bytes.moved(lease, before, before + bytes);
         self.in_flight.fetch_add(records, Ordering::SeqCst) == 0
     }
 
     /// Returns what was charged.
     pub fn release(&self, lease: &LeaseAccount, records: usize, bytes: usize) {
         let before = lease.records.fetch_sub(records, Ordering::SeqCst);
-        self.records.moved(before, before - records);
+        self.records.moved(lease, before, before - records);
         let before = lease.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        self.bytes.moved(before, before - bytes);
+        self.bytes.moved(lease, before, before - bytes);
         self.in_flight.fetch_sub(records, Ordering::SeqCst);
     }
 
@@ -147,9 +164,20 @@ impl LeaseAccount {
         self.stopped.load(Ordering::SeqCst) && self.records() == 0
     }
 
+    /// Notes from where a lease begins of which nothing is committed.
+    pub fn begin(&self, next: NextOffset) {
+        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
+    }
+
     /// Notes what was committed.
     pub fn commit(&self, next: NextOffset) {
-        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
+        self.begin(next);
+        self.on_record.store(true, Ordering::SeqCst);
+    }
+
+    /// What the broker has on record, as far as this process knows.
+    pub fn on_record(&self) -> Option<NextOffset> {
+        self.on_record.load(Ordering::SeqCst).then(|| self.committed())
     }
 
     /// What was committed last in this term, or the offset from which it began.
@@ -180,6 +208,18 @@ mod tests {
         }
         assert_eq!(taken, 10 + 50);
         assert_eq!(budget.room(&modest).unwrap().records, 10);
+    }
+
+    #[test]
+    fn a_partition_added_since_the_start_lives_of_the_common_half() {
+        let budget = budget(100, 5);
+        let (added, known) = (budget.account(Partition(5)), budget.account(Partition(4)));
+        assert_eq!(budget.room(&added).unwrap().records, 50);
+        budget.charge(&added, 50, 0);
+        assert!(budget.room(&added).is_none());
+        assert_eq!(budget.room(&known).unwrap().records, 10, "nobody loses a share by it");
+        budget.release(&added, 50, 0);
+        assert_eq!(budget.room(&added).unwrap().records, 50);
     }
 
     #[test]

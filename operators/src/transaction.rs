@@ -1,19 +1,20 @@
 //! The transaction thread's state machine: results, dead letters and offsets, committed together.
 //!
 //! ```text
-//!            ┌──────────────── abortable: the same outcomes again, without inferring again ────────────────┐
-//!            ▼                                                                                              │
-//!   idle ─▶ begin ─▶ send ─▶ drain ─▶ offsets ─▶ commit ─▶ acknowledged: retained outcomes released       abort
-//!     ▲                                             │                         ▲                             ▲
-//!     │                                 retriable: the same call again        │ committed after all         │
-//!     │                                                                       │                             │
-//!     └── fatal, or unknown for too long: rebuild the producer ─▶ reconcile ──┴── not committed: again ─────┘
+//!            ┌──────────────────── abortable: the same outcomes again, without inferring again ────────────────────┐
+//!            ▼                                                                                                      │
+//!   idle ─▶ begin ─▶ send ─▶ drain ─▶ look ─▶ offsets ─▶ commit ─▶ acknowledged: retained outcomes released       abort
+//!     ▲                                                    │                         ▲                              ▲
+//!     │                                       retriable: the same call again         │ committed after all          │
+//!     │                                                                              │                              │
+//!     └── fatal, or unknown for too long: rebuild the producer ─▶ reconcile ─────────┴── not committed: again ──────┘
 //! ```
 //!
 //! Each step makes at most one call that can fail, so that a simulated run can crash between any two. What a transaction holds is
 //! retained until the broker has acknowledged the commit; an abort replays it. When the outcome of a commit stays unknown, memory is
 //! not trusted: a new producer of the same id fences the old one, and the committed offsets tell what became of the transaction.
 
+mod sight;
 mod trouble;
 
 use std::sync::Arc;
@@ -22,14 +23,17 @@ use std::time::Duration;
 use crate::broker::{Broker, BrokerError, Class, OffsetCommit, Ownership, Producer};
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
+use crate::done::Done;
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
 use crate::lease::Partition;
+use crate::metadata::Metadata;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;
 use crate::tenure::Tenure;
 
+use self::sight::Sight;
 use self::trouble::Trouble;
 
 /// How a process commits.
@@ -124,14 +128,17 @@ pub struct Committer {
     /// Since when the committed offsets are somebody else's.
     strange_since: Option<Moment>,
     trouble: Trouble,
+    sight: Sight,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
+    Others,
     Begin,
     Send { part: usize, outcome: usize },
     Drain,
+    Look,
     Offsets,
     Commit,
     Abort,
@@ -142,6 +149,7 @@ enum Phase {
 impl Committer {
     /// Starts with a producer that was made, and so has fenced its predecessors, before the group was joined.
     pub fn new(config: TransactionConfig, parts: TransactionParts, producer: Box<dyn Producer>) -> Self {
+        let sight = Sight::new(parts.clock.now());
         Self {
             config,
             parts,
@@ -154,6 +162,7 @@ impl Committer {
             unknown: false,
             strange_since: None,
             trouble: Trouble::default(),
+            sight,
         }
     }
 
@@ -164,9 +173,11 @@ impl Committer {
         }
         match self.phase {
             Phase::Idle => self.idle(),
+            Phase::Others => self.others(),
             Phase::Begin => self.begin(),
             Phase::Send { part, outcome } => self.send(part, outcome),
             Phase::Drain => self.drain(),
+            Phase::Look => self.look(),
             Phase::Offsets => self.offsets(),
             Phase::Commit => self.commit(),
             Phase::Abort => self.abort(),
@@ -177,6 +188,10 @@ impl Committer {
 
     fn idle(&mut self) -> Pace {
         let now = self.parts.clock.now();
+        if now >= self.sight.due {
+            self.phase = Phase::Others;
+            return Pace::Again;
+        }
         let waiting = self.parts.outbox.waiting();
         if waiting.leases == 0 {
             return Pace::Until(Moment::NEVER);
@@ -191,12 +206,26 @@ impl Committer {
         Pace::Again
     }
 
+    /// Offsets that somebody else commits are overwritten by ours and change nothing, or they stand: then the group has two masters.
+    fn others(&mut self) -> Pace {
+        let (parts, now) = (&self.parts, self.parts.clock.now());
+        self.phase = Phase::Idle;
+        match self.sight.others(&*parts.ownership, &parts.tenure, STRANGER_PATIENCE, now) {
+            None => Pace::Again,
+            Some(fault) => {
+                parts.faults.raise(fault);
+                Pace::Stopped
+            }
+        }
+    }
+
     fn begin(&mut self) -> Pace {
         self.forget_lost_leases();
         if self.transaction.is_empty() {
             return self.rest();
         }
         self.unknown = false;
+        self.sight.look(&*self.parts.ownership, self.parts.tenure.topic());
         let begun = self.producer().begin();
         self.begun = self.parts.clock.now();
         self.go(begun, Phase::Send { part: 0, outcome: 0 })
@@ -237,7 +266,33 @@ impl Committer {
     }
 
     fn drain(&mut self) -> Pace {
-        self.wait_for(Phase::Offsets)
+        self.wait_for(Phase::Look)
+    }
+
+    /// The offsets must be of the topic that was read, and not of another one that has its name by now.
+    fn look(&mut self) -> Pace {
+        let known = self.parts.tenure.topic();
+        match self.sight.is_same(known, DRAIN_WAIT) {
+            Some(Ok(true)) => self.go(Ok(()), Phase::Offsets),
+            Some(Ok(false)) => {
+                self.parts.tenure.doubt();
+                self.note_trouble("the topic of requests was deleted, or made anew");
+                self.phase = Phase::Abort;
+                Pace::Again
+            }
+            None if self.is_overdue() => {
+                self.phase = Phase::Abort;
+                Pace::Again
+            }
+            None => {
+                self.note_trouble("the broker does not say which topic there is");
+                Pace::Again
+            }
+            Some(Err(error)) => {
+                self.sight.look(&*self.parts.ownership, known);
+                self.failed(error)
+            }
+        }
     }
 
     /// Goes on once every record sent is acknowledged, but does not wait for that until the broker ends the transaction.
@@ -264,13 +319,14 @@ impl Committer {
             self.phase = Phase::Abort;
             return Pace::Again;
         }
+        let topic = self.parts.tenure.topic();
         let offsets: Vec<OffsetCommit> = self
             .transaction
             .iter()
             .map(|part| OffsetCommit {
                 partition: part.lease.partition,
                 next: part.next,
-                metadata: String::new(),
+                metadata: Metadata { topic, done: Done::before(part.next) }.encode(),
             })
             .collect();
         let requests = self.config.requests.clone();

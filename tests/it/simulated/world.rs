@@ -66,6 +66,7 @@ impl Observer for Seen {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn lost(&self, _: Partition, _: u64) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
@@ -241,6 +242,7 @@ fn config() -> InferenceConfig {
         commit_interval: Duration::from_millis(20),
         commit_limit: TransactionLimit { records: 30, bytes: 64 << 10 },
         transaction_timeout: Duration::from_secs(30),
+        policy: Arc::default(),
         open_max: Duration::from_mins(10),
         revoke_drain_max: Duration::from_secs(2),
         stop_drain_max: Duration::from_mins(10),

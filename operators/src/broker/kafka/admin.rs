@@ -20,7 +20,7 @@ use super::config::{KafkaConfig, Settings};
 use super::{error, member};
 use crate::broker::{Admin, BrokerError, Committed, TopicDescription, TopicSpec};
 use crate::clock::{Clock, SystemClock};
-use crate::lease::Partition;
+use crate::lease::{Offset, Partition};
 
 /// An admin client on librdkafka.
 pub(super) struct KafkaAdmin {
@@ -144,6 +144,13 @@ impl Admin for KafkaAdmin {
             .committed_offsets(list, member::ANSWER_MAX)
             .map_err(|error| error::of(OPERATION, &error))?;
         member::committed(OPERATION, &list)
+    }
+
+    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
+        let client = self.client.inner();
+        let range = client.fetch_watermarks(topic, partition.0, self.config.start_up_max);
+        let (first, _) = range.map_err(|error| error::of("read where a partition begins", &error))?;
+        Ok(Offset(first))
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {
