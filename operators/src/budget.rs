@@ -10,10 +10,14 @@
 //! or not. All operations are sequentially consistent: a source that starves looks once more at its room, and whoever releases asks
 //! after that whether one starves, so one of both sees the other.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::broker::Committed;
 use crate::broker::PollLimit;
+use crate::done::Done;
 use crate::lease::{NextOffset, Partition};
+use crate::metadata::Metadata;
 
 /// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
 pub const OVERHEAD_BYTES: usize = 256;
@@ -47,15 +51,32 @@ struct Pool {
     common_used: AtomicIsize,
 }
 
+/// What the broker has on record of a lease, as far as this process knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Record {
+    /// Nothing.
+    #[default]
+    None,
+    /// What this process goes on from, or has committed since.
+    Kept,
+    /// Something else, which is to be replaced with the next commit.
+    Owed,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    done: Done,
+    record: Record,
+}
+
 /// What one lease has in flight. Shared by its worker, the transaction thread and the group thread.
 #[derive(Debug, Default)]
 pub struct LeaseAccount {
     records: AtomicUsize,
     bytes: AtomicUsize,
     stopped: AtomicBool,
-    committed: AtomicU64,
-    /// Whether the broker has it on record, rather than that the lease began there.
-    on_record: AtomicBool,
+    /// What of the partition is committed, as far as the process knows.
+    committed: Mutex<Account>,
     /// Whether everything is taken from the common half.
     shareless: bool,
 }
@@ -96,10 +117,11 @@ impl Budget {
         }
     }
 
-    /// An account for the lease of a partition.
-    pub fn account(&self, partition: Partition) -> LeaseAccount {
+    /// An account for the lease of a partition that goes on where so much is done.
+    pub fn account(&self, partition: Partition, done: Done, record: Record) -> LeaseAccount {
         let has_share = usize::try_from(partition.0).is_ok_and(|partition| partition < self.partitions);
-        LeaseAccount { shareless: !has_share, ..LeaseAccount::default() }
+        let committed = Mutex::new(Account { done, record });
+        LeaseAccount { shareless: !has_share, committed, ..LeaseAccount::default() }
     }
 
     /// How much the lease may poll now; `None` if nothing.
@@ -149,6 +171,11 @@ impl Budget {
 }
 
 impl LeaseAccount {
+    /// The account of a lease that goes on where so much was committed.
+    pub fn new(done: Done) -> Self {
+        Self { committed: Mutex::new(Account { done, record: Record::None }), ..Self::default() }
+    }
+
     /// Records in flight.
     pub fn records(&self) -> usize {
         self.records.load(Ordering::SeqCst)
@@ -164,25 +191,41 @@ impl LeaseAccount {
         self.stopped.load(Ordering::SeqCst) && self.records() == 0
     }
 
-    /// Notes from where a lease begins of which nothing is committed.
-    pub fn begin(&self, next: NextOffset) {
-        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
-    }
-
     /// Notes what was committed.
-    pub fn commit(&self, next: NextOffset) {
-        self.begin(next);
-        self.on_record.store(true, Ordering::SeqCst);
+    pub fn commit(&self, done: Done) {
+        *self.lock() = Account { done, record: Record::Kept };
     }
 
-    /// What the broker has on record, as far as this process knows.
-    pub fn on_record(&self) -> Option<NextOffset> {
-        self.on_record.load(Ordering::SeqCst).then(|| self.committed())
+    /// Whether a commit is owed, be there something new to commit or not.
+    pub fn is_owed(&self) -> bool {
+        self.lock().record == Record::Owed
     }
 
-    /// What was committed last in this term, or the offset from which it began.
+    /// Whether this, found on record, was put there by somebody else.
+    pub fn is_strange(&self, found: Option<&Committed>) -> bool {
+        let account = self.lock();
+        match (account.record, found) {
+            (Record::Owed, _) => false,
+            (Record::None, found) => found.is_some(),
+            (Record::Kept, None) => true,
+            (Record::Kept, Some(Committed { next, metadata })) => {
+                Metadata::decode(*next, metadata).map(|found| found.done).as_ref() != Ok(&account.done)
+            }
+        }
+    }
+
+    /// The offset that was committed last in this term, or from which it began.
     pub fn committed(&self) -> NextOffset {
-        NextOffset(self.committed.load(Ordering::SeqCst).cast_signed())
+        self.lock().done.base()
+    }
+
+    /// All that is committed.
+    pub fn done(&self) -> Done {
+        self.lock().done.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -213,7 +256,8 @@ mod tests {
     #[test]
     fn a_partition_added_since_the_start_lives_of_the_common_half() {
         let budget = budget(100, 5);
-        let (added, known) = (budget.account(Partition(5)), budget.account(Partition(4)));
+        let account = |partition| budget.account(Partition(partition), Done::default(), Record::None);
+        let (added, known) = (account(5), account(4));
         assert_eq!(budget.room(&added).unwrap().records, 50);
         budget.charge(&added, 50, 0);
         assert!(budget.room(&added).is_none());

@@ -52,6 +52,8 @@ pub struct Standing {
     pub partition: Partition,
     /// What the group has committed.
     pub committed: Option<NextOffset>,
+    /// The first offset past all that was committed as done: with outcomes that have overtaken others it lies past the former.
+    pub reach: Option<NextOffset>,
     /// The topic that it was committed of, where that is known.
     pub of: Option<TopicId>,
     /// The log as it is.
@@ -67,6 +69,8 @@ pub struct Start {
     pub at: NextOffset,
     /// The loss that was accepted for it.
     pub lost: Option<AcceptedLoss>,
+    /// Whether it is the log that the group has left, so that what it has committed as done is done.
+    pub goes_on: bool,
 }
 
 /// A log that does not go on where the group has left it.
@@ -113,28 +117,24 @@ impl Standing {
         let broken = |committed, how| Break { partition, committed, log, how };
         let Some(committed) = self.committed else {
             return match policy.missing {
-                Missing::Earliest => Ok(Start { at: log.first, lost: None }),
+                Missing::Earliest => Ok(Start { at: log.first, lost: None, goes_on: true }),
                 Missing::Stop => Err(broken(log.first, How::NothingCommitted)),
             };
         };
-        let how = match (self.of, self.topic) {
-            (Some(was), Some(is)) if was != is => How::MadeAnew { was, is },
-            _ if committed < log.first => How::Deleted,
-            _ if committed > log.end => How::Cut,
-            _ => return Ok(Start { at: committed, lost: None }),
+        let reach = self.reach.unwrap_or(committed).max(committed);
+        let broken = match (self.of, self.topic) {
+            (Some(was), Some(is)) if was != is => broken(committed, How::MadeAnew { was, is }),
+            _ if reach > log.end => broken(reach, How::Cut),
+            _ if committed < log.first => broken(committed, How::Deleted),
+            _ => return Ok(Start { at: committed, lost: None, goes_on: true }),
         };
-        let broken = broken(committed, how);
+        let goes_on = broken.how == How::Deleted;
         let accepted = broken.loss().filter(|loss| policy.accepted.contains(loss));
-        accepted.map(|loss| Start { at: loss.to, lost: Some(loss) }).ok_or(broken)
+        accepted.map(|loss| Start { at: loss.to, lost: Some(loss), goes_on }).ok_or(broken)
     }
 }
 
 impl AcceptedLoss {
-    /// How many records it is, at most. None are counted of a topic that is gone: nobody knows where it ended.
-    pub fn records(&self) -> u64 {
-        u64::try_from(self.to.0 - self.from.0).unwrap_or(0)
-    }
-
     /// As it is given on the command line: `TOPIC:PARTITION:FROM..TO`.
     pub fn argument(&self, topic: &str) -> String {
         format!("{topic}:{}:{}..{}", self.partition.0, self.from.0, self.to.0)
@@ -230,6 +230,7 @@ mod tests {
         Standing {
             partition: Partition(3),
             committed: committed.into().map(NextOffset),
+            reach: None,
             of,
             log: LogRange { first: NextOffset(first), end: NextOffset(end) },
             topic: Some(NEW),
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(broken.to_string(), says);
         assert_eq!(broken.loss().unwrap().argument("requests"), "requests:3:2..5");
         let start = deleted.start(&accepting(2, 5)).unwrap();
-        assert_eq!((start.at, start.lost.unwrap().records()), (NextOffset(5), 3));
+        assert_eq!((start.at, start.lost.is_some(), start.goes_on), (NextOffset(5), true, true));
         for (from, to) in [(2, 4), (2, 6), (1, 5), (3, 5)] {
             assert_eq!(at(deleted, &accepting(from, to)), Err(How::Deleted), "{from}..{to}");
         }
@@ -288,7 +289,7 @@ mod tests {
             assert_eq!(at(anew, &Policy::default()), Err(How::MadeAnew { was: OLD, is: NEW }));
             assert_eq!(at(anew, &accepting(next, first)), Ok(first));
         }
-        assert_eq!(standing(6, Some(OLD), 0, 9).start(&accepting(6, 0)).unwrap().lost.unwrap().records(), 0);
+        assert!(!standing(6, Some(OLD), 0, 9).start(&accepting(6, 0)).unwrap().goes_on);
     }
 
     #[test]
@@ -297,6 +298,9 @@ mod tests {
         assert_eq!(at(cut, &accepting(12, 9)), Err(How::Cut));
         assert_eq!(at(cut, &accepting(12, 4)), Err(How::Cut));
         assert_eq!(cut.start(&Policy::default()).unwrap_err().loss(), None);
+        let reach = Some(NextOffset(10));
+        assert_eq!(at(Standing { reach, ..standing(5, Some(NEW), 4, 9) }, &Policy::default()), Err(How::Cut));
+        assert_eq!(at(Standing { reach, ..standing(5, Some(NEW), 4, 10) }, &Policy::default()), Ok(5));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::lease::{NextOffset, Offset};
 /// room for a bit for each offset of such a window, in base64.
 pub const WINDOW: i64 = 24_000;
 
-/// The offsets of a partition that are done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The offsets of a partition that are done. By default none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     base: i64,
     /// Runs past the base, by their first offset, with the first offset after them. They neither touch nor overlap.
@@ -39,8 +39,19 @@ impl Done {
     }
 
     /// The runs of offsets past the base that are done, in order.
-    pub fn runs(&self) -> impl Iterator<Item = Range<i64>> {
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = Range<i64>> {
         self.runs.iter().map(|(first, end)| *first..*end)
+    }
+
+    /// The first offset past all that is done.
+    pub fn reach(&self) -> NextOffset {
+        NextOffset(self.runs.last_key_value().map_or(self.base, |(_, end)| *end))
+    }
+
+    /// How many offsets before `next` are not done.
+    pub fn open_before(&self, next: NextOffset) -> u64 {
+        let done: i64 = self.runs().map(|run| (run.end.min(next.0) - run.start).max(0)).sum();
+        u64::try_from(next.0 - self.base - done).unwrap_or(0)
     }
 
     /// Whether nothing past the base is done.
@@ -115,7 +126,7 @@ mod tests {
         }
         assert_eq!((done.base(), done.runs().collect::<Vec<_>>()), (NextOffset(40), vec![41..43, 45..46]));
         done.complete_one(Offset(40));
-        assert_eq!((done.base(), done.runs().collect::<Vec<_>>()), (NextOffset(43), vec![45..46]));
+        assert_eq!((done.base(), done.runs().next(), done.runs().count()), (NextOffset(43), Some(45..46), 1));
         done.pass(NextOffset(45));
         assert_eq!(done, Done::before(NextOffset(46)));
     }
@@ -131,7 +142,7 @@ mod tests {
             for (first, length) in ranges {
                 done.complete(NextOffset(first)..NextOffset(first + length));
                 model.extend(first..first + length);
-                let base = (0..).find(|offset| !model.contains(offset)).unwrap();
+                let base = (0..80).find(|offset| !model.contains(offset)).unwrap();
                 prop_assert_eq!(done.base().0, base);
                 for offset in 0..80 {
                     prop_assert_eq!(done.contains(Offset(offset)), model.contains(&offset));

@@ -77,8 +77,8 @@ pub enum Fault {
     },
     /// Somebody else has committed for the group, while this process held the partition.
     #[error(
-        "partition {} was committed at {} by somebody else, while this process held it and had committed {}",
-        partition.0, place(*found), place(*ours)
+        "partition {} was committed at {} by somebody else, while this process held it and stood at {}",
+        partition.0, found.map_or_else(|| "nothing".to_owned(), |next| next.0.to_string()), ours.0
     )]
     ForeignCommit {
         /// The partition.
@@ -86,7 +86,7 @@ pub enum Fault {
         /// What was found committed.
         found: Option<NextOffset>,
         /// What this process had committed, or found when it began.
-        ours: Option<NextOffset>,
+        ours: NextOffset,
     },
     /// After an unknown outcome the committed offset was neither that of before the transaction nor that of after it.
     #[error(
@@ -103,22 +103,25 @@ pub enum Fault {
         /// What it was going to commit.
         to: NextOffset,
     },
-    /// The offset metadata of a partition was written by another program.
+    /// The offset metadata of a partition says nothing that we understand.
     #[error(
-        "the offset metadata of partition {} was written by another program; reset the group's offsets, or use another group",
+        "the offset metadata of partition {} was refused: {error}; reset the group's offsets, or use another group",
         partition.0
     )]
-    ForeignMetadata {
+    Metadata {
         /// The partition.
         partition: Partition,
+        /// What is wrong with it.
+        error: crate::metadata::MetadataError,
     },
+    /// The broker refused offset metadata of a length that Kafka takes by default.
+    #[error(
+        "the broker refused to store which requests have overtaken a straggler: the offset metadata is too large for it"
+    )]
+    MetadataTooLarge,
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-fn place(next: Option<NextOffset>) -> String {
-    next.map_or_else(|| "nothing".to_owned(), |next| next.0.to_string())
 }
 
 /// Where the threads of an engine find out that it must stop.

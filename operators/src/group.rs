@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Class, Committed, GroupEvent, Member};
-use crate::budget::{Budget, LeaseAccount};
+use crate::broker::{BrokerError, Class, GroupEvent, Member};
+use crate::budget::{Budget, Record};
 use crate::clock::{Clock, Moment};
 use crate::continuity::Policy;
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
-use crate::lease::{Lease, NextOffset, Partition, Term};
+use crate::lease::{Lease, Partition, Term};
 use crate::observe::Observer;
 use crate::outbox::Outbox;
 use crate::ports::{Grant, Order, Ports};
@@ -206,23 +206,20 @@ impl Group {
 
     fn grant(&mut self, places: &[Place]) {
         let mut grants = Vec::with_capacity(places.len());
-        for Place { partition, start, committed, .. } in places {
+        for Place { partition, done, record, .. } in places {
             let lease = Lease { partition: *partition, term: Term(self.next_term) };
             self.next_term += 1;
             let dirty = Arc::new(AtomicBool::new(false));
             let waker = self.parts.ports.waker(*partition, Arc::clone(&dirty));
-            let account = Arc::new(self.parts.budget.account(*partition));
-            match committed {
-                Some(committed) => account.commit(*committed),
-                None => account.begin(start.at),
-            }
+            let start = done.base();
+            let account = Arc::new(self.parts.budget.account(*partition, done.clone(), *record));
             match self.member.queue(*partition, waker) {
-                Ok(queue) => grants.push(Grant { lease, start: start.at, queue, dirty, account }),
+                Ok(queue) => grants.push(Grant { lease, start, queue, dirty, account }),
                 Err(error) => return self.parts.faults.raise(Fault::Broker(error)),
             }
         }
         // First the member: what it cannot take now is asked for again, and nobody holds a lease that is not read.
-        let starts: Vec<_> = places.iter().map(|place| (place.partition, place.start.at)).collect();
+        let starts: Vec<_> = places.iter().map(|place| (place.partition, place.done.base())).collect();
         if let Err(error) = self.member.assign(&starts) {
             self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
             return self.failed(error);
@@ -231,7 +228,7 @@ impl Group {
             let (partition, account) = (grant.lease.partition, Arc::clone(&grant.account));
             self.parts.tenure.lock().grant(grant.lease, Arc::clone(&account));
             self.tell_place(place);
-            if place.adopt {
+            if place.record == Record::Owed {
                 self.parts.outbox.offer(grant.lease, &account, grant.start, []);
             }
             self.parts.ports.send(self.parts.ports.worker_of(partition), Order::Grant(grant));

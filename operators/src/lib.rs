@@ -11,6 +11,7 @@ pub mod budget;
 pub mod catalog;
 pub mod clock;
 pub mod codec;
+pub mod commit_order;
 pub mod continuity;
 pub mod dead_letter;
 pub mod decode;

@@ -16,5 +16,6 @@ mod served;
 mod shifts;
 mod slim;
 mod stop;
+mod straggler;
 mod strangers;
 mod wait;

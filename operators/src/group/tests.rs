@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
-use crate::broker::{Broker, GroupToken, LogRange, OffsetCommit, Ownership, Producer, Queue, Waker};
-use crate::budget::BudgetConfig;
+use crate::broker::{
+    Broker, Committed, GroupToken, LogRange, OffsetCommit, Ownership, Producer, Queue, Waker,
+};
+use crate::budget::{BudgetConfig, LeaseAccount};
 use crate::clock::ManualClock;
 use crate::continuity::{AcceptedLoss, How, Missing};
 use crate::done::Done;
 use crate::fixtures::{Recorder, broker, broker_error, committed, lease, results};
-use crate::metadata::Metadata;
+use crate::lease::{NextOffset, Offset};
+use crate::metadata::{Metadata, MetadataError};
 use crate::outbox::{Retained, TransactionLimit};
 use crate::records::Records;
 
@@ -358,7 +361,10 @@ fn metadata_of_another_program_stops_the_engine_before_anything_of_that_partitio
     predecessor.member.leave().unwrap();
     let mut rig = rig(broker, clock);
     let orders = rig.settle();
-    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignMetadata { partition: Partition(1) }));
+    assert_eq!(
+        rig.parts.faults.get(),
+        Some(&Fault::Metadata { partition: Partition(1), error: MetadataError::Foreign })
+    );
     assert!(!orders.iter().any(|order| order.contains(" 1/")), "{orders:?}");
     assert_eq!(committed(&rig.broker), [None, Some(9), None, None]);
 }
@@ -413,11 +419,7 @@ fn every_loss_is_named_at_once_and_all_of_them_can_be_accepted() {
         orders.contains(&"grant 1/2 from 5".to_owned()) && orders.contains(&"grant 3/4 from 7".to_owned())
     );
     assert_eq!(rig.observer.seen().lost, [(Partition(1), 3), (Partition(3), 3)]);
-    assert_eq!(
-        rig.accounts[&Partition(3)].on_record(),
-        Some(NextOffset(4)),
-        "the broker does not know it yet"
-    );
+    assert!(rig.accounts[&Partition(3)].is_owed(), "the broker does not know it yet");
 }
 
 #[test]
@@ -433,8 +435,27 @@ fn an_accepted_loss_is_committed_before_anything_is_read() {
     rig.settle();
     let parts = rig.parts.outbox.take(TransactionLimit { records: 10, bytes: 10 });
     let parts: Vec<_> =
-        parts.iter().map(|part| (part.lease.partition, part.next, part.outcomes.len())).collect();
+        parts.iter().map(|part| (part.lease.partition, part.done.base(), part.outcomes.len())).collect();
     assert_eq!(parts, [(Partition(3), NextOffset(6), 0)]);
+}
+
+#[test]
+fn what_overtook_a_lost_record_is_neither_lost_nor_done_again() {
+    let (broker, clock) = broker();
+    write(&broker, 3, 9);
+    let mut done = Done::before(NextOffset(2));
+    [3, 7].into_iter().for_each(|offset| done.complete_one(Offset(offset)));
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(3, 2, &Metadata { topic: None, done }.encode())]);
+    predecessor.member.leave().unwrap();
+    broker.delete_before("requests", Partition(3), NextOffset(6));
+    let loss = AcceptedLoss { partition: Partition(3), from: NextOffset(2), to: NextOffset(6) };
+    let mut rig = rig_with(broker, clock, Policy { accepted: vec![loss], ..Policy::default() });
+    rig.settle();
+    assert_eq!(rig.observer.seen().lost, [(Partition(3), 3)]);
+    let mut expected = Done::before(NextOffset(6));
+    expected.complete_one(Offset(7));
+    assert_eq!(rig.accounts[&Partition(3)].done(), expected);
 }
 
 #[test]
@@ -444,7 +465,7 @@ fn a_log_that_loses_what_was_not_read_yet_stops_the_engine_once_what_was_read_is
     rig.broker.delete_before("requests", Partition(2), NextOffset(5));
     assert_eq!(rig.settle(), ["drain 0/1", "drain 2/3", "drain 1/2", "drain 3/4"]);
     assert_eq!(rig.parts.faults.get(), None, "what was read is in no log any more");
-    rig.accounts[&Partition(2)].commit(NextOffset(1));
+    rig.accounts[&Partition(2)].commit(Done::before(NextOffset(1)));
     (0..4).for_each(|partition| rig.finish(partition));
     rig.settle();
     assert_eq!(rig.breaks(), [(2, 1, How::Deleted)]);

@@ -4,12 +4,12 @@
 //! Whoever finds that a log does not go on stops the process, and nobody else does: so what is missing is told once, of all partitions,
 //! with its ranges. Before that, what was read already is finished and committed: it lies in no log any more.
 
-use super::{
-    Arc, BTreeMap, BrokerError, Class, Committed, Duration, Fault, Group, LeaseAccount, Moment, NextOffset,
-    Order, Partition,
-};
-use crate::broker::{Look, TopicSeen};
-use crate::continuity::{Break, Breaks, How, Policy, Standing, Start};
+use super::{Arc, BTreeMap, BrokerError, Class, Duration, Fault, Group, Moment, Order, Partition, Record};
+use crate::broker::{Committed, Look, TopicSeen};
+use crate::budget::LeaseAccount;
+use crate::continuity::{AcceptedLoss, Break, Breaks, How, Policy, Standing};
+use crate::done::Done;
+use crate::lease::NextOffset;
 use crate::metadata::{Metadata, TopicId};
 
 /// How often the topic is looked at while nothing gives reason to.
@@ -24,13 +24,15 @@ const GONE_MAX: Duration = Duration::from_secs(10);
 /// The pause before a question is asked again that had no answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where a partition that was assigned is read, and what the group has committed of it.
+/// Where a partition that was assigned goes on.
 pub(super) struct Place {
     pub(super) partition: Partition,
-    pub(super) start: Start,
-    pub(super) committed: Option<NextOffset>,
-    /// Whether to commit the start before anything is read: then the topic's id, or the loss, is on record.
-    pub(super) adopt: bool,
+    /// What of it is done.
+    pub(super) done: Done,
+    /// Owed where the topic's id, or a loss, is not on record yet: then it is committed before anything is read.
+    pub(super) record: Record,
+    /// The loss that was accepted for it, and how many records it is at most.
+    lost: Option<(AcceptedLoss, u64)>,
 }
 
 /// What the group thread knows of the topic, and is about to find out.
@@ -78,12 +80,30 @@ impl Group {
         let logs = self.member.log_ranges(&assigned)?;
         let (mut places, mut breaks) = (Vec::with_capacity(assigned.len()), Vec::new());
         for ((partition, committed), log) in assigned.into_iter().zip(committed).zip(logs) {
-            let Some((next, of)) = self.decoded(partition, committed.as_ref()) else { continue };
-            let standing = Standing { partition, committed: next, of, log, topic };
+            let committed = match decoded(partition, committed.as_ref()) {
+                Ok(committed) => committed,
+                Err(fault) => {
+                    self.parts.faults.raise(fault);
+                    continue;
+                }
+            };
+            let done = committed.as_ref().map(|committed| &committed.done);
+            let of = committed.as_ref().and_then(|committed| committed.topic);
+            let (next, reach) = (done.map(Done::base), done.map(Done::reach));
+            let standing = Standing { partition, committed: next, reach, of, log, topic };
             match standing.start(&self.parts.policy) {
                 Ok(start) => {
-                    let adopt = next.is_some() && (start.lost.is_some() || of != topic);
-                    places.push(Place { partition, start, committed: next, adopt });
+                    let lost =
+                        start.lost.map(|loss| (loss, done.map_or(0, |done| done.open_before(loss.to))));
+                    let record = match next {
+                        None => Record::None,
+                        Some(_) if lost.is_some() || (topic.is_some() && of != topic) => Record::Owed,
+                        Some(_) => Record::Kept,
+                    };
+                    // What lies past a gap is done also behind it; of another topic nothing is.
+                    let mut done = done.filter(|_| start.goes_on).cloned().unwrap_or(Done::before(start.at));
+                    done.pass(start.at);
+                    places.push(Place { partition, done, record, lost });
                 }
                 Err(broken) => breaks.push(broken),
             }
@@ -101,26 +121,11 @@ impl Group {
         Ok(places)
     }
 
-    /// What was committed of a partition, and of which topic; `None` after a fault.
-    fn decoded(
-        &self,
-        partition: Partition,
-        committed: Option<&Committed>,
-    ) -> Option<(Option<NextOffset>, Option<TopicId>)> {
-        let Some(Committed { next, metadata }) = committed else { return Some((None, None)) };
-        let Ok(metadata) = Metadata::decode(*next, metadata) else {
-            self.parts.faults.raise(Fault::ForeignMetadata { partition });
-            return None;
-        };
-        Some((Some(*next), metadata.topic))
-    }
-
     /// Says what is out of the ordinary about a start: a loss that was accepted, or offsets that somebody else has set.
     pub(super) fn tell_place(&mut self, place: &Place) {
         let partition = place.partition;
         let left_at = self.watch.left_at.remove(&partition).map(|left_at| left_at.0);
-        if let Some(loss) = place.start.lost {
-            let (from, to, records) = (loss.from.0, loss.to.0, loss.records());
+        if let Some((AcceptedLoss { from: NextOffset(from), to: NextOffset(to), .. }, records)) = place.lost {
             tracing::warn!(
                 partition = partition.0,
                 from,
@@ -129,8 +134,8 @@ impl Group {
                 "records are lost, as was accepted; reading goes on behind them"
             );
             self.parts.observer.lost(partition, records);
-        } else if place.adopt {
-            let next = place.start.at.0;
+        } else if place.record == Record::Owed {
+            let next = place.done.base().0;
             tracing::warn!(
                 partition = partition.0,
                 next,
@@ -266,8 +271,9 @@ impl Group {
         let logs = self.member.log_ranges(&partitions)?;
         let of = self.parts.tenure.topic();
         let broken = accounts.iter().zip(logs).filter_map(|((partition, account), log)| {
-            let (partition, committed) = (*partition, account.committed());
-            let standing = Standing { partition, committed: Some(committed), of, log, topic };
+            let (partition, done) = (*partition, account.done());
+            let (committed, reach) = (done.base(), Some(done.reach()));
+            let standing = Standing { partition, committed: Some(committed), reach, of, log, topic };
             let unreadable = Break { partition, committed, log, how: How::Unreadable };
             let broken = standing.start(&Policy::default()).err();
             broken.or_else(|| (stranded == Some(partition)).then_some(unreadable))
@@ -278,6 +284,12 @@ impl Group {
     fn raise_breaks(&self, breaks: Vec<Break>) {
         self.parts.faults.raise(Fault::LogChanged(Breaks { topic: self.parts.topic.clone(), breaks }));
     }
+}
+
+/// What was committed of a partition, if anything was.
+fn decoded(partition: Partition, committed: Option<&Committed>) -> Result<Option<Metadata>, Fault> {
+    let decoded = committed.map(|committed| Metadata::decode(committed.next, &committed.metadata));
+    decoded.transpose().map_err(|error| Fault::Metadata { partition, error })
 }
 
 fn look_error(message: &str) -> BrokerError {

@@ -71,25 +71,23 @@ impl Sight {
         };
         let tenure = tenure.lock();
         for (partition, committed) in held.into_iter().zip(committed) {
-            let found = committed.map(|committed| committed.next);
             // Whoever reads the partition since commits for it rightly.
-            let Some(account) = tenure.account(partition).filter(|account| account.on_record() != found)
-            else {
+            let account = tenure.account(partition).filter(|account| account.is_strange(committed.as_ref()));
+            let Some(account) = account else {
                 self.strange.remove(&partition);
                 continue;
             };
-            let ours = account.on_record();
+            let (found, ours) = (committed.map(|committed| committed.next), account.committed());
             let (seen, since) = *self.strange.entry(partition).or_insert((found, now));
             if seen != found {
                 self.strange.insert(partition, (found, now));
             } else if now.since(since) >= patience {
                 return Some(Fault::ForeignCommit { partition, found, ours });
             } else if since == now {
-                let (found, ours) = (found.map(|next| next.0), ours.map(|next| next.0));
                 tracing::warn!(
                     partition = partition.0,
-                    ?found,
-                    ?ours,
+                    found = found.map(|next| next.0),
+                    ours = ours.0,
                     "somebody else has committed for a partition that is held"
                 );
             }

@@ -87,7 +87,6 @@ fn rig_with(limit: TransactionLimit) -> Rig {
     let mut rig = Rig { broker, clock, observer, member, parts, committer, accounts, woken, offered, lossy };
     for partition in 0..2 {
         let account = Arc::new(LeaseAccount::default());
-        account.begin(NextOffset(0));
         rig.parts.tenure.lock().grant(lease(partition, 1), Arc::clone(&account));
         rig.accounts.insert(partition, account);
     }
@@ -537,7 +536,7 @@ fn a_strangers_commit_that_stands_stops_the_engine() {
         rig.clock.advance(Duration::from_secs(1));
         rig.run();
     }
-    let (partition, found, ours) = (Partition(0), Some(NextOffset(1)), Some(NextOffset(3)));
+    let (partition, found, ours) = (Partition(0), Some(NextOffset(1)), NextOffset(3));
     assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignCommit { partition, found, ours }));
 }
 

@@ -204,8 +204,7 @@ fn a_stranger_that_commits_for_a_partition_that_is_held_stops_the_engine() {
     rig.operator().commit_as_a_stranger(rig.group(), &rig.requests(), 0, 4);
     assert_eq!(next(&rig), Some(4), "Kafka takes it");
     assert_eq!(engine.end().code(), Some(1), "{}", engine.log());
-    let says =
-        "partition 0 was committed at 4 by somebody else, while this process held it and had committed 10";
+    let says = "partition 0 was committed at 4 by somebody else, while this process held it and stood at 10";
     assert!(engine.log().contains(says), "{}", engine.log());
 }
 
