@@ -3,6 +3,7 @@
 //! A failing seed prints how to run it alone: `TIDEMILL_SEED=17 cargo test --test it simulated`. `TIDEMILL_SEEDS=5000` runs more of
 //! them. Each seed runs twice, and both runs must have the same history.
 
+mod shifts;
 mod world;
 mod wrong;
 

@@ -423,7 +423,7 @@ fn every_loss_is_named_at_once_and_all_of_them_can_be_accepted() {
 }
 
 #[test]
-fn an_accepted_loss_is_committed_before_anything_is_read() {
+fn where_a_log_goes_on_is_on_record_before_anything_is_read() {
     let (broker, clock) = broker();
     write(&broker, 3, 8);
     let mut predecessor = Predecessor::new(&broker);
@@ -436,7 +436,8 @@ fn an_accepted_loss_is_committed_before_anything_is_read() {
     let parts = rig.parts.outbox.take(TransactionLimit { records: 10, bytes: 10 });
     let parts: Vec<_> =
         parts.iter().map(|part| (part.lease.partition, part.done.base(), part.outcomes.len())).collect();
-    assert_eq!(parts, [(Partition(3), NextOffset(6), 0)]);
+    let expected = [(0, 0), (1, 0), (2, 0), (3, 6)];
+    assert_eq!(parts, expected.map(|(partition, next)| (Partition(partition), NextOffset(next), 0)));
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub(super) struct Place {
     pub(super) partition: Partition,
     /// What of it is done.
     pub(super) done: Done,
-    /// Owed where the topic's id, or a loss, is not on record yet: then it is committed before anything is read.
+    /// Owed where the start, the topic's id or a loss is not on record yet: then it is committed before anything is read.
     pub(super) record: Record,
+    /// Whether the group had committed nothing.
+    is_new: bool,
     /// The loss that was accepted for it, and how many records it is at most.
     lost: Option<(AcceptedLoss, u64)>,
 }
@@ -95,15 +97,13 @@ impl Group {
                 Ok(start) => {
                     let lost =
                         start.lost.map(|loss| (loss, done.map_or(0, |done| done.open_before(loss.to))));
-                    let record = match next {
-                        None => Record::None,
-                        Some(_) if lost.is_some() || (topic.is_some() && of != topic) => Record::Owed,
-                        Some(_) => Record::Kept,
-                    };
+                    // Where nothing is on record, what is deleted from now on would be missed by nobody.
+                    let kept = next.is_some() && lost.is_none() && (topic.is_none() || of == topic);
+                    let record = if kept { Record::Kept } else { Record::Owed };
                     // What lies past a gap is done also behind it; of another topic nothing is.
                     let mut done = done.filter(|_| start.goes_on).cloned().unwrap_or(Done::before(start.at));
                     done.pass(start.at);
-                    places.push(Place { partition, done, record, lost });
+                    places.push(Place { partition, done, record, is_new: next.is_none(), lost });
                 }
                 Err(broken) => breaks.push(broken),
             }
@@ -134,7 +134,7 @@ impl Group {
                 "records are lost, as was accepted; reading goes on behind them"
             );
             self.parts.observer.lost(partition, records);
-        } else if place.record == Record::Owed {
+        } else if place.record == Record::Owed && !place.is_new {
             let next = place.done.base().0;
             tracing::warn!(
                 partition = partition.0,

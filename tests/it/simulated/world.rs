@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tidemill::load::{Load, LoadOptions, ModelRow};
 
 const ROW_LEN: usize = 4;
 const OUTPUT_LEN: usize = 3;
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 const RESULT_PARTITIONS: i32 = 4;
 
 /// How large a world is.
@@ -198,7 +199,14 @@ impl World {
 
     /// Audits what is committed.
     pub(crate) fn audit(&self) -> AuditReport {
+        self.audit_with(None)
+    }
+
+    /// Audits what is committed, and whether what was acknowledged had its outcome.
+    pub(crate) fn audit_with(&self, ack_log: Option<PathBuf>) -> AuditReport {
         let options = AuditOptions {
+            ack_log,
+            details_max: 10_000,
             strict: true,
             tolerance: Tolerance { absolute: 1e-3, relative: 1e-6 },
             group: Some("workers".to_owned()),
