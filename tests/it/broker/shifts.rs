@@ -11,6 +11,9 @@ use super::rig::Rig;
 use super::wait::until;
 use crate::conformance::Operator;
 
+/// How members of a group are coordinated: it is they, or the broker, who see that a topic has changed.
+const PROTOCOLS: [&str; 2] = ["kafka.group_protocol=classic", "kafka.group_protocol=consumer"];
+
 /// Waits until the engine has stopped because of the log, and checks that it says this.
 fn stops_saying(engine: &mut Engine, says: &[String]) {
     assert_eq!(engine.end().code(), Some(13), "{}", engine.log());
@@ -134,20 +137,22 @@ fn a_topic_made_anew_is_not_read_at_the_old_ones_offset_though_its_log_holds_it(
 
 #[test]
 fn a_topic_made_anew_under_a_running_engine_stops_it_before_anything_of_the_new_one_is_committed() {
-    let rig = Rig::new("under", 1);
-    write(&rig, "old", 7);
-    let mut engine = rig.engine("one");
-    engine.until_drained(1);
-    rig.operator().make_anew(&rig.requests());
-    write(&rig, "new", 20);
-    stops_saying(&mut engine, &["was made anew".to_owned()]);
-    assert_eq!(next(&rig), None);
-    assert_eq!(letters(&rig).1, 7, "nothing of the new topic was done");
-    let mut engine = rig.engine("one");
-    engine.until_drained(1);
-    stop(engine);
-    let (values, count) = letters(&rig);
-    assert_eq!((values.len(), count), (27, 27), "{values:?}");
+    for protocol in PROTOCOLS {
+        let rig = Rig::new("under", 1).with(protocol);
+        write(&rig, "old", 7);
+        let mut engine = rig.engine("one");
+        engine.until_drained(1);
+        rig.operator().make_anew(&rig.requests());
+        write(&rig, "new", 20);
+        stops_saying(&mut engine, &["was made anew".to_owned()]);
+        assert_eq!(next(&rig), None);
+        assert_eq!(letters(&rig).1, 7, "nothing of the new topic was done");
+        let mut engine = rig.engine("one");
+        engine.until_drained(1);
+        stop(engine);
+        let (values, count) = letters(&rig);
+        assert_eq!((values.len(), count), (27, 27), "{values:?}");
+    }
 }
 
 #[test]
@@ -162,17 +167,21 @@ fn a_topic_that_is_deleted_stops_the_engine() {
 
 #[test]
 fn partitions_added_under_load_are_served_from_their_start() {
-    let rig = Rig::new("added", 2).with("kafka.consumer.\"topic.metadata.refresh.interval.ms\"=1000");
-    let mut engine = rig.engine("one");
-    rig.load(1_000, None).finish();
-    engine.until_at_least("tidemill_committed_records_total", 500);
-    rig.operator().add_partitions(&rig.requests(), 5);
-    // Some of them get records before the engine knows of them.
-    rig.load(2_000, None).finish();
-    engine.until_drained(5);
-    let report = rig.audit();
-    assert_eq!(report.requests, 3_000);
-    stop(engine);
+    for protocol in PROTOCOLS {
+        let rig = Rig::new("added", 2)
+            .with(protocol)
+            .with("kafka.consumer.\"topic.metadata.refresh.interval.ms\"=1000");
+        let mut engine = rig.engine("one");
+        rig.load(1_000, None).finish();
+        engine.until_at_least("tidemill_committed_records_total", 500);
+        rig.operator().add_partitions(&rig.requests(), 5);
+        // Some of them get records before the engine knows of them.
+        rig.load(2_000, None).finish();
+        engine.until_drained(5);
+        let report = rig.audit();
+        assert_eq!(report.requests, 3_000);
+        stop(engine);
+    }
 }
 
 #[test]
