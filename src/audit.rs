@@ -228,6 +228,8 @@ struct Audit<'a> {
     watcher: &'a mut dyn Watcher,
     /// Partitions of each topic.
     partitions: BTreeMap<&'a str, i32>,
+    /// Where each partition of the requests begins: what lay before was deleted.
+    firsts: BTreeMap<Partition, Offset>,
     book: Book,
     expected: Expected,
     outcomes: Outcomes,
@@ -253,6 +255,10 @@ impl<'a> Audit<'a> {
                 letter_bytes_max = letter_bytes_max.min(topic_max.unwrap_or(usize::MAX));
             }
         }
+        let requests = (0..partitions[options.requests.as_str()]).map(Partition);
+        let firsts = requests
+            .map(|partition| Ok((partition, admin.first(&options.requests, partition)?)))
+            .collect::<Result<_, BrokerError>>()?;
         let letter_bytes_max = options.letter_bytes_max.unwrap_or(letter_bytes_max);
         Ok(Self {
             broker,
@@ -260,6 +266,7 @@ impl<'a> Audit<'a> {
             oracle,
             watcher,
             partitions,
+            firsts,
             book: Book::default(),
             expected: Expected::new(options),
             outcomes: Outcomes::new(options, letter_bytes_max),
@@ -297,7 +304,10 @@ impl<'a> Audit<'a> {
             &options.requests,
             |audit, partition| audit.options.start(partition),
             Self::open,
-            |audit, partition, next| audit.book.close(partition, audit.options.start(partition), next),
+            |audit, partition, next| {
+                let (from, first) = (audit.options.start(partition), audit.firsts[&partition]);
+                audit.book.close(partition, from, first, next);
+            },
         )
     }
 

@@ -66,6 +66,7 @@ struct Families {
     latency_seconds: Family<ModelLabel, Histogram, Seconds>,
     dead_letters: Family<LetterLabels, Counter>,
     epoch_lag: Family<WorkerLabel, Gauge>,
+    lost_records: Family<PartitionLabel, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -85,6 +86,11 @@ struct LetterLabels {
     model: String,
     reason: &'static str,
     stage: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: i64,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -232,6 +238,7 @@ impl Families {
             latency_seconds: Family::new_with_constructor(Seconds),
             dead_letters: Family::default(),
             epoch_lag: Family::default(),
+            lost_records: Family::default(),
         };
         registry.register("model_records", "Rows inferred", families.model_records.clone());
         registry.register("model_calls", "Calls of the model", families.model_calls.clone());
@@ -257,6 +264,11 @@ impl Families {
             "epoch_lag_ticks",
             "Epochs from the source to the sink",
             families.epoch_lag.clone(),
+        );
+        registry.register(
+            "lost_records",
+            "Records that were lost, as an operator has accepted",
+            families.lost_records.clone(),
         );
         families
     }
@@ -333,6 +345,11 @@ impl Observer for Metrics {
 
     fn aborted(&self) {
         self.engine.aborts.inc();
+    }
+
+    fn lost(&self, partition: Partition, records: u64) {
+        let labels = PartitionLabel { partition: partition.0.into() };
+        self.families.lost_records.get_or_create(&labels).inc_by(records);
     }
 
     fn lease(&self, lease: &LeaseSeen) {

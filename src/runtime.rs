@@ -10,6 +10,7 @@ use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
+use operators::continuity::{Missing, Policy};
 use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
@@ -18,7 +19,7 @@ use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{self, Config, Order, ResultKey, batch_bytes_max};
+use crate::config::{self, Config, OffsetsMissing, Order, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -212,9 +213,17 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         },
         commit_limit: TransactionLimit { records: config.commit.records_max, bytes: config.commit.bytes_max },
         transaction_timeout: config.kafka.transaction_timeout,
+        policy: Arc::new(Policy { missing: missing(config.offsets.missing), accepted: Vec::new() }),
         open_max: config.outcome_deadline,
         revoke_drain_max: config.stop_drain_timeout.min(std::time::Duration::from_secs(2)),
         stop_drain_max: config.stop_drain_timeout,
+    }
+}
+
+fn missing(written: OffsetsMissing) -> Missing {
+    match written {
+        OffsetsMissing::Earliest => Missing::Earliest,
+        OffsetsMissing::Stop => Missing::Stop,
     }
 }
 
@@ -232,9 +241,21 @@ pub fn fault_error(fault: &Fault) -> CliError {
             Exit::OutcomeMissing,
             "if a model may take so long, raise `outcome.deadline`; else this is a defect: please report it with the log",
         ),
-        Fault::OutOfRange { .. } => (
+        Fault::LogChanged(breaks) if !breaks.arguments().is_empty() => (
             Exit::OffsetsOutOfRange,
-            "nothing was skipped. When the loss is accepted, reset the group's offsets with Kafka's own tools and start again",
+            "nothing was skipped. When the loss is accepted, start again with the `--accept-loss` of the message",
+        ),
+        Fault::LogChanged(_) => (
+            Exit::OffsetsOutOfRange,
+            "nothing was skipped. Where to read on is for you to say: set the group's offsets with Kafka's own tools and start again, or, where nothing is committed, with `offsets.missing = \"earliest\"`",
+        ),
+        Fault::TopicChanged { .. } => (
+            Exit::OffsetsOutOfRange,
+            "nothing of the new topic was skipped. Start again: what is committed of the old one is named then, with what accepts its loss",
+        ),
+        Fault::TopicGone { .. } => (
+            Exit::OffsetsOutOfRange,
+            "make it again, with `tidemill topics create`, and start again: what is committed of the old one is named then",
         ),
         Fault::Metadata { .. } => {
             (Exit::OffsetsOutOfRange, "use another `kafka.group`, or reset this one's offsets")
@@ -243,7 +264,7 @@ pub fn fault_error(fault: &Fault) -> CliError {
             Exit::Failed,
             "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default, or `commit.order = \"partition\"`; nothing was lost",
         ),
-        Fault::Unreconciled { .. } => (
+        Fault::Unreconciled { .. } | Fault::ForeignCommit { .. } => (
             Exit::Failed,
             "somebody else commits for this `kafka.group`: find out who, then start again; nothing more was committed",
         ),

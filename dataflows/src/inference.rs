@@ -18,6 +18,7 @@ use operators::catalog::{Catalog, ModelIndex};
 use operators::clock::Clock;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
+use operators::continuity::Policy;
 use operators::dead_letter::Letterhead;
 use operators::decode::{Decode, DecodeParts};
 use operators::device::Device;
@@ -89,6 +90,8 @@ pub struct InferenceConfig {
     pub commit_limit: TransactionLimit,
     /// When the broker aborts a transaction that is left open.
     pub transaction_timeout: Duration,
+    /// What to do where a log does not go on where the group has left it.
+    pub policy: Arc<Policy>,
     /// How long a record may be without an outcome while the process is ready; then the engine stops.
     pub open_max: Duration,
     /// How long revoked leases may take to finish what they have.
@@ -166,8 +169,12 @@ impl Shared {
             budget: Arc::clone(&self.budget),
             faults: Arc::clone(&self.faults),
             health: Arc::clone(&self.health),
+            observer: Arc::clone(&self.observer),
             clock: Arc::clone(&self.clock),
+            topic: config.requests.clone(),
+            policy: Arc::clone(&config.policy),
             drain_max: config.revoke_drain_max,
+            last_drain_max: config.stop_drain_max,
         }
     }
 

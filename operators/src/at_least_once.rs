@@ -1,9 +1,9 @@
 //! The transaction thread's state machine at least once: results and dead letters, and once all of them are acknowledged, offsets.
 //!
 //! ```text
-//!   idle ─▶ send ─▶ drain ─▶ commit ─▶ committed: retained outcomes released
-//!            ▲        │       ▲  │
-//!            │        │       └──┘ not committed: the same call again, for the leases that are still held
+//!   idle ─▶ send ─▶ drain ─▶ look ─▶ commit ─▶ committed: retained outcomes released
+//!            ▲        │               ▲  │
+//!            │        │               └──┘ not committed: the same call again, for the leases that are still held
 //!            └────────┘ a record was not delivered: a new producer, and all of the round again
 //! ```
 //!
@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::broker::{BrokerError, Class, PlainProducer};
 use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round};
+use crate::commit::sight::Seen;
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
 use crate::fault::Fault;
 
@@ -28,8 +29,10 @@ pub struct AtLeastOnce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
+    Others,
     Send,
     Drain,
+    Look,
     Commit,
     Rebuild,
 }
@@ -41,8 +44,10 @@ impl Committer for AtLeastOnce {
         }
         match self.phase {
             Phase::Idle => self.idle(),
+            Phase::Others => self.others(),
             Phase::Send => self.send(),
-            Phase::Drain => self.wait_for(Phase::Commit),
+            Phase::Drain => self.wait_for(Phase::Look),
+            Phase::Look => self.look(),
             Phase::Commit => self.commit(),
             Phase::Rebuild => self.rebuild(),
         }
@@ -56,7 +61,16 @@ impl AtLeastOnce {
     }
 
     fn idle(&mut self) -> Pace {
+        if self.round.is_to_look_for_others() {
+            self.phase = Phase::Others;
+            return Pace::Again;
+        }
         self.round.take().unwrap_or_else(|| self.begin())
+    }
+
+    fn others(&mut self) -> Pace {
+        self.phase = Phase::Idle;
+        self.round.look_for_others()
     }
 
     /// Whatever of the round was sent before is sent again.
@@ -99,6 +113,20 @@ impl AtLeastOnce {
                 Pace::BackOff(self.round.parts.clock.now())
             }
             Err(error) => self.undelivered(error),
+        }
+    }
+
+    /// The offsets must be of the topic that was read, and not of another one that has its name by now. Nothing is sent once more for it:
+    /// that would only double what is seen already.
+    fn look(&mut self) -> Pace {
+        match self.round.look() {
+            Seen::Same => {
+                self.phase = Phase::Commit;
+                Pace::Again
+            }
+            Seen::Another => self.round.back_off(),
+            Seen::Nothing => Pace::BackOff(self.round.parts.clock.now()),
+            Seen::Error(error) => self.uncommitted(error),
         }
     }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::lease::{Lease, NextOffset, Offset, Partition};
+use crate::metadata::TopicId;
 use crate::records::{RecordView, Records, Size};
 
 /// A broker, as a factory of what the engine uses of it.
@@ -163,12 +164,12 @@ pub trait Member: Send {
     /// If the group's coordinator did not answer in time.
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// The first offset in the log and its end for a `read_committed` reader: the last stable offset.
+    /// What the logs of these partitions hold now, in their order.
     ///
     /// # Errors
     ///
-    /// If the partition's leader did not answer in time.
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError>;
+    /// If one of the partitions' leaders did not answer in time.
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError>;
 
     /// Takes assigned partitions, each from an offset; the answer to [`GroupEvent::Assigned`]. Reading starts at once.
     ///
@@ -202,6 +203,15 @@ pub trait Member: Send {
     ///
     /// If the broker could not be told in time; it will notice by the session's timeout.
     fn leave(&mut self) -> Result<(), BrokerError>;
+}
+
+/// What a log holds for a `read_committed` reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRange {
+    /// Its first offset.
+    pub first: NextOffset,
+    /// Its end: the last stable offset.
+    pub end: NextOffset,
 }
 
 /// Called when a queue turns from empty to not empty.
@@ -247,7 +257,7 @@ pub trait Queue: Send {
     fn end(&self) -> Option<NextOffset>;
 }
 
-/// Proof of membership, taken fresh for each transaction.
+/// Proof of membership, taken fresh for each transaction, and what a transaction asks besides.
 pub trait Ownership: Send + Sync {
     /// The member's token as of now.
     ///
@@ -263,6 +273,31 @@ pub trait Ownership: Send + Sync {
     /// [`Class::Abortable`] where the group no longer knows the member or its generation, or the member has lost its assignment: nothing
     /// was committed. Else by class; where the answer was lost, the same call again does no harm.
     fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError>;
+
+    /// Begins to ask which topic bears the name of the one that the member reads. The answer is younger than this call.
+    fn look(&self) -> Box<dyn Look>;
+
+    /// What the group has committed of these partitions, in their order, as [`Member::committed`]. Takes at most about a second.
+    ///
+    /// # Errors
+    ///
+    /// If the group's coordinator did not answer in time.
+    fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError>;
+}
+
+/// A look at a topic, under way.
+pub trait Look: Send {
+    /// What was seen, once it is known; waits for that up to `wait`. To be called until it answers, and not after that.
+    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>>;
+}
+
+/// What bears the name of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicSeen {
+    /// The topic of this id; `None` where the broker is so old that it gives none.
+    There(Option<TopicId>),
+    /// Nothing.
+    Gone,
 }
 
 /// A proof of membership, which the broker checks when offsets are sent.
@@ -435,6 +470,13 @@ pub trait Admin: Send {
         topic: &str,
         partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError>;
+
+    /// The first offset in the log of a partition: everything before it was deleted.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such partition, or its leader did not answer.
+    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError>;
 
     /// The broker's version or name, and where it was reached: for people.
     ///

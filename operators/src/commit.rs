@@ -9,6 +9,7 @@
 //! gives the budget back what it was charged.
 
 pub(crate) mod round;
+pub(crate) mod sight;
 mod trouble;
 
 use std::sync::Arc;

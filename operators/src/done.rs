@@ -43,6 +43,17 @@ impl Done {
         self.runs.iter().map(|(first, end)| *first..*end)
     }
 
+    /// The first offset past all that is done.
+    pub fn reach(&self) -> NextOffset {
+        NextOffset(self.runs.last_key_value().map_or(self.base, |(_, end)| *end))
+    }
+
+    /// How many offsets before `next` are not done.
+    pub fn open_before(&self, next: NextOffset) -> u64 {
+        let done: i64 = self.runs().map(|run| (run.end.min(next.0) - run.start).max(0)).sum();
+        u64::try_from(next.0 - self.base - done).unwrap_or(0)
+    }
+
     /// Whether nothing past the base is done.
     pub fn is_prefix(&self) -> bool {
         self.runs.is_empty()

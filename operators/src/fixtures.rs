@@ -219,6 +219,7 @@ pub(crate) struct Seen {
     pub(crate) aborted: usize,
     pub(crate) leases: Vec<LeaseSeen>,
     pub(crate) ended: Vec<Partition>,
+    pub(crate) lost: Vec<(Partition, u64)>,
 }
 
 impl Recorder {
@@ -248,6 +249,10 @@ impl Observer for Recorder {
 
     fn aborted(&self) {
         self.seen.lock().unwrap().aborted += 1;
+    }
+
+    fn lost(&self, partition: Partition, records: u64) {
+        self.seen.lock().unwrap().lost.push((partition, records));
     }
 
     fn lease(&self, lease: &LeaseSeen) {

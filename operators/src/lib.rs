@@ -14,6 +14,7 @@ pub mod clock;
 pub mod codec;
 pub mod commit;
 pub mod commit_order;
+pub mod continuity;
 pub mod dead_letter;
 pub mod decode;
 pub mod device;

@@ -216,7 +216,7 @@ impl Outbox {
             if !outcomes.is_empty() {
                 state.turn = Some(lease);
             }
-            if done != before {
+            if done != before || pending.account.is_owed() {
                 parts.push(Part { lease, account: Arc::clone(&pending.account), done, outcomes });
             }
             if !pending.outcomes.is_empty() {

@@ -1,13 +1,13 @@
 //! The transaction thread's state machine: results, dead letters and offsets, committed together.
 //!
 //! ```text
-//!            ┌──────────────── abortable: the same outcomes again, without inferring again ────────────────┐
-//!            ▼                                                                                              │
-//!   idle ─▶ begin ─▶ send ─▶ drain ─▶ offsets ─▶ commit ─▶ acknowledged: retained outcomes released       abort
-//!     ▲                                             │                         ▲                             ▲
-//!     │                                 retriable: the same call again        │ committed after all         │
-//!     │                                                                       │                             │
-//!     └── fatal, or unknown for too long: rebuild the producer ─▶ reconcile ──┴── not committed: again ─────┘
+//!            ┌──────────────────── abortable: the same outcomes again, without inferring again ────────────────────┐
+//!            ▼                                                                                                      │
+//!   idle ─▶ begin ─▶ send ─▶ drain ─▶ look ─▶ offsets ─▶ commit ─▶ acknowledged: retained outcomes released       abort
+//!     ▲                                                    │                         ▲                              ▲
+//!     │                                       retriable: the same call again         │ committed after all          │
+//!     │                                                                              │                              │
+//!     └── fatal, or unknown for too long: rebuild the producer ─▶ reconcile ─────────┴── not committed: again ──────┘
 //! ```
 //!
 //! Each step makes at most one call that can fail, so that a simulated run can crash between any two. What a transaction holds is
@@ -15,20 +15,17 @@
 //! not trusted: a new producer of the same id fences the old one, and the committed offsets tell what became of the transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::broker::{BrokerError, Class, Committed, Producer};
 use crate::clock::Moment;
-use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round};
+use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round, STRANGER_PATIENCE};
+use crate::commit::sight::Seen;
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
+use crate::done::Done;
 use crate::fault::Fault;
 use crate::lease::Partition;
 use crate::metadata::Metadata;
 use crate::outbox::Part;
-
-/// How long offsets that somebody else has committed may be explained by a lease that was lost: a member that was silent for too long
-/// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The transaction thread's state while it commits in transactions.
 pub struct ExactlyOnce {
@@ -44,9 +41,11 @@ pub struct ExactlyOnce {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
+    Others,
     Begin,
     Send,
     Drain,
+    Look,
     Offsets,
     Commit,
     Abort,
@@ -61,9 +60,11 @@ impl Committer for ExactlyOnce {
         }
         match self.phase {
             Phase::Idle => self.idle(),
+            Phase::Others => self.others(),
             Phase::Begin => self.begin(),
             Phase::Send => self.send(),
-            Phase::Drain => self.wait_for(Phase::Offsets),
+            Phase::Drain => self.wait_for(Phase::Look),
+            Phase::Look => self.look(),
             Phase::Offsets => self.offsets(),
             Phase::Commit => self.commit(),
             Phase::Abort => self.abort(),
@@ -86,11 +87,20 @@ impl ExactlyOnce {
     }
 
     fn idle(&mut self) -> Pace {
+        if self.round.is_to_look_for_others() {
+            self.phase = Phase::Others;
+            return Pace::Again;
+        }
         if let Some(pace) = self.round.take() {
             return pace;
         }
         self.phase = Phase::Begin;
         Pace::Again
+    }
+
+    fn others(&mut self) -> Pace {
+        self.phase = Phase::Idle;
+        self.round.look_for_others()
     }
 
     fn begin(&mut self) -> Pace {
@@ -99,8 +109,8 @@ impl ExactlyOnce {
             return self.rest();
         }
         self.unknown = false;
-        let begun = self.producer().begin();
         self.round.begin();
+        let begun = self.producer().begin();
         self.go(begun, Phase::Send)
     }
 
@@ -112,6 +122,23 @@ impl ExactlyOnce {
             // Acknowledgements make room.
             Err(error) if error.class == Class::QueueFull => self.wait_for(Phase::Send),
             Err(error) => self.failed(error),
+        }
+    }
+
+    /// The offsets must be of the topic that was read, and not of another one that has its name by now.
+    fn look(&mut self) -> Pace {
+        match self.round.look() {
+            Seen::Same => self.go(Ok(()), Phase::Offsets),
+            Seen::Another => {
+                self.phase = Phase::Abort;
+                Pace::Again
+            }
+            Seen::Nothing if self.is_overdue() => {
+                self.phase = Phase::Abort;
+                Pace::Again
+            }
+            Seen::Nothing => Pace::Again,
+            Seen::Error(error) => self.failed(error),
         }
     }
 
@@ -216,7 +243,11 @@ impl ExactlyOnce {
             self.acknowledge();
             return Pace::Again;
         }
-        if let Some(place) = found.iter().position(|(part, done)| done.as_ref() != Ok(&part.account.done())) {
+        let is_strange = |(part, done): &(&Part, Result<Done, _>)| {
+            // Where a commit is owed, what is on record is not what this process goes on from.
+            !part.account.is_owed() && done.as_ref() != Ok(&part.account.done())
+        };
+        if let Some(place) = found.iter().position(is_strange) {
             let (part, at) = (found[place].0, committed[place].as_ref().map(|committed| committed.next));
             let (partition, from) = (part.lease.partition, part.account.committed());
             let to = part.done.base();

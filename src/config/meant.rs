@@ -245,7 +245,6 @@ pub struct Machine {
 /// Finds out what is meant by what was written. A fault comes with the key that it is about.
 pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Vec<(Key, Fault)>> {
     let mut faults = Vec::new();
-    refuse_what_is_planned(&written, &mut faults);
     let instance = instance(&written.kafka.instance.0, machine, &mut faults);
     let mut resolve = |kind: &str, properties| resolve(kind, properties, machine, &mut faults);
     let kafka = Kafka {
@@ -321,15 +320,6 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         engine_cache: engine_cache(written.engine_cache, machine),
         intra_threads: written.intra_threads.0,
         executors: count(written.executors, machine),
-    }
-}
-
-/// Values that have a name already and no code yet.
-fn refuse_what_is_planned(written: &ConfigFile, faults: &mut Vec<(Key, Fault)>) {
-    if written.offsets.missing != OffsetsMissing::Earliest {
-        let fault =
-            Fault::new("`offsets.missing = \"latest\"` is not built yet").help("leave it at \"earliest\"");
-        faults.push((Key::from_dotted("offsets.missing"), fault));
     }
 }
 

@@ -237,8 +237,8 @@ pub enum ResultKey {
 pub enum OffsetsMissing {
     /// With its first record.
     Earliest,
-    /// With the next record to come.
-    Latest,
+    /// Nowhere: stop, and say which partition it is.
+    Stop,
 }
 
 /// What to do when a committed offset is no longer in the log.

@@ -12,7 +12,7 @@ mod transactions;
 pub(crate) use alone::*;
 pub(crate) use groups::*;
 pub(crate) use reading::*;
-pub(crate) use subject::Subject;
+pub(crate) use subject::{Operator, Subject};
 pub(crate) use transactions::*;
 
 /// Makes every check a test; `$subject` is called for the subject of each, with the check's name.
@@ -57,6 +57,9 @@ macro_rules! conformance_tests {
             a_new_owner_sees_what_the_old_one_committed,
             a_member_that_leaves_gives_its_partitions_back,
             a_start_outside_the_log_is_told,
+            a_log_that_lost_its_beginning_is_told_and_not_skipped,
+            a_topic_made_anew_has_another_id,
+            partitions_added_to_a_topic_are_assigned_and_what_is_read_goes_on,
             a_topic_is_created_once,
             an_unknown_topic_is_described_as_none,
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{
-    Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRecord, Member,
+    Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRange, LogRecord, Member,
     OffsetCommit, Ownership, PlainProducer, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
 };
 use operators::clock::SystemClock;
@@ -254,8 +254,8 @@ impl Member for FragileMember {
         panic_if(&self.who, "group");
         self.inner.committed(partitions)
     }
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
-        self.inner.log_range(partition)
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
+        self.inner.log_ranges(partitions)
     }
     fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
         self.inner.assign(starts)

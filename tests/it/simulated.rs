@@ -4,6 +4,7 @@
 //! them. Each seed runs twice, and both runs must have the same history.
 
 mod at_least_once;
+mod shifts;
 mod world;
 mod wrong;
 

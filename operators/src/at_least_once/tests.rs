@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
-use crate::broker::{Broker, GroupEvent, Isolation, Member};
+use crate::broker::{Broker, GroupEvent, Isolation, Member, OffsetCommit, TopicSeen};
 use crate::budget::{Budget, BudgetConfig, LeaseAccount};
 use crate::clock::{Clock, ManualClock, Moment};
 use crate::commit::FAILING_COMMITS;
@@ -63,6 +63,9 @@ fn rig() -> Rig {
         records_full: 50,
         timeout: Duration::from_secs(30),
     };
+    let seen = parts.ownership.look().seen(Duration::ZERO).unwrap().unwrap();
+    let TopicSeen::There(Some(topic)) = seen else { panic!("{seen:?}") };
+    parts.tenure.topic_is(topic);
     let committer = AtLeastOnce::new(config, parts.clone(), broker.plain_producer().unwrap());
     let mut rig = Rig { broker, clock, observer, member, parts, committer, accounts: BTreeMap::new() };
     for partition in 0..2 {
@@ -275,4 +278,34 @@ fn the_process_is_unready_while_outcomes_are_sent_in_vain_and_ready_after_the_ne
         rig.fails(&[]);
         rig.finish(&format!("{step:?}"));
     }
+}
+
+#[test]
+fn nothing_is_committed_of_a_topic_that_was_made_anew_and_the_topic_is_doubted() {
+    let mut rig = rig();
+    rig.offer();
+    rig.broker.make_anew("requests", 4);
+    for _ in 0..100 {
+        rig.step();
+    }
+    assert!(rig.parts.tenure.is_doubted());
+    assert_eq!(committed(&rig.broker), [None; 4]);
+    assert_eq!(rig.values().len(), 6, "what is seen is not sent once more");
+    assert!(!rig.parts.health.is_ready() && rig.parts.faults.get().is_none(), "the group thread decides");
+}
+
+#[test]
+fn a_strangers_commit_that_stands_stops_the_engine() {
+    let mut rig = rig();
+    rig.offer();
+    rig.run();
+    let offset = OffsetCommit { partition: Partition(0), next: NextOffset(1), metadata: String::new() };
+    rig.broker.commit_as_a_stranger("workers", "requests", &[offset]);
+    for _ in 0..21 {
+        rig.clock.advance(Duration::from_secs(1));
+        rig.committer.step();
+        rig.committer.step();
+    }
+    let (partition, found, ours) = (Partition(0), Some(NextOffset(1)), NextOffset(3));
+    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignCommit { partition, found, ours }));
 }

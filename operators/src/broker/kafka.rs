@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod member;
 mod native;
+mod offsets;
 mod plain;
 mod producer;
 mod queue;

@@ -36,12 +36,14 @@ use std::time::Duration;
 pub use faults::{Fault, FaultPlan, FaultRule, Step, When};
 
 use self::cluster::{Settings, Shared};
+use self::log::PartitionLog;
 use self::member::SimulatedMember;
 use self::plain::SimulatedPlainProducer;
 use self::producer::SimulatedProducer;
 use self::tools::{SimulatedAdmin, SimulatedWriter};
 use super::{
-    Admin, Broker, BrokerError, Isolation, LogRecord, Member, PlainProducer, Producer, RecordTime, Writer,
+    Admin, Broker, BrokerError, Committed, Isolation, LogRecord, Member, OffsetCommit, PlainProducer,
+    Producer, RecordTime, TopicSpec, Writer,
 };
 use crate::clock::Clock;
 use crate::lease::{NextOffset, Offset, Partition};
@@ -187,6 +189,57 @@ impl SimulatedBroker {
             let log = cluster.topics.get_mut(topic).and_then(|topic| topic.logs.get_mut(index));
             let start = log.expect("the partition exists").delete_before(offset.0);
             cluster.history.note(format_args!("deleted {topic} {partition:?} before {start}"));
+        });
+    }
+
+    /// Deletes a topic and makes another one of the same name, with so many partitions. Whoever reads the old one at some offset goes on
+    /// there in the new one, as librdkafka does.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic.
+    pub fn make_anew(&self, topic: &str, partitions: i32) {
+        self.shared.step(|cluster| {
+            let spec = cluster.topics.get(topic).expect("the topic exists").spec.clone();
+            cluster.make_topic(TopicSpec { partitions, ..spec });
+            cluster.regroup(topic);
+        });
+    }
+
+    /// Deletes a topic.
+    pub fn delete(&self, topic: &str) {
+        self.shared.step(|cluster| {
+            cluster.topics.remove(topic);
+            cluster.history.note(format_args!("deleted {topic}"));
+        });
+    }
+
+    /// Adds partitions to a topic, so that it has this many.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic.
+    pub fn add_partitions(&self, topic: &str, partitions: i32) {
+        self.shared.step(|cluster| {
+            let found = cluster.topics.get_mut(topic).expect("the topic exists");
+            let total = usize::try_from(partitions).expect("a number of partitions is not negative");
+            assert!(total >= found.logs.len(), "a topic never loses partitions");
+            found.logs.resize_with(total, PartitionLog::default);
+            found.spec.partitions = partitions;
+            cluster.history.note(format_args!("{topic} has {partitions} partitions"));
+            cluster.regroup(topic);
+        });
+    }
+
+    /// Commits offsets for a group as a program does that is no member of it: as Kafka takes them, without looking who owns what.
+    pub fn commit_as_a_stranger(&self, group: &str, topic: &str, offsets: &[OffsetCommit]) {
+        self.shared.step(|cluster| {
+            cluster.history.note(format_args!("a stranger commits for {group} of {topic} {offsets:?}"));
+            let committed = cluster.offsets.entry(group.to_owned()).or_default();
+            committed.extend(offsets.iter().map(|offset| {
+                let committed = Committed { next: offset.next, metadata: offset.metadata.clone() };
+                ((topic.to_owned(), offset.partition), committed)
+            }));
         });
     }
 

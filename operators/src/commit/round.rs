@@ -10,11 +10,16 @@ use crate::outcome::Kind;
 use crate::records::RecordView;
 use crate::tenure::TenureGuard;
 
+use super::sight::{Seen, Sight};
 use super::trouble::Trouble;
 use super::{CommitConfig, CommitParts, FAILING_COMMITS, Pace};
 
 /// What the broker says when its `offset.metadata.max.bytes` is lower than Kafka's default.
 pub(crate) const METADATA_TOO_LARGE: &str = "OFFSET_METADATA_TOO_LARGE";
+
+/// How long offsets that somebody else has committed may be explained by a lease that was lost: a member that was silent for too long
+/// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
+pub(crate) const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most records handed to the producer in one step.
 const SENDS_A_STEP: usize = 1_024;
@@ -38,6 +43,7 @@ pub(crate) struct Round {
     due: Moment,
     pub(crate) attempts: u32,
     trouble: Trouble,
+    sight: Sight,
 }
 
 /// An outcome of what is retained: whose part it is in, and the how manieth.
@@ -50,6 +56,7 @@ struct Place {
 impl Round {
     /// Nothing is retained yet.
     pub(crate) fn new(config: CommitConfig, parts: CommitParts) -> Self {
+        let sight = Sight::new(parts.clock.now());
         Self {
             config,
             parts,
@@ -59,6 +66,7 @@ impl Round {
             due: Moment::START,
             attempts: 0,
             trouble: Trouble::default(),
+            sight,
         }
     }
 
@@ -83,8 +91,27 @@ impl Round {
         None
     }
 
-    /// From here on all of it is sent, be it for the first time or once more.
+    /// Whether it is time to [look for others](Self::look_for_others).
+    pub(crate) fn is_to_look_for_others(&self) -> bool {
+        self.parts.clock.now() >= self.sight.due
+    }
+
+    /// Offsets that somebody else commits are overwritten by ours and change nothing, or they stand: then the group has two masters.
+    /// Only to be asked for while nothing of ours is under way.
+    pub(crate) fn look_for_others(&mut self) -> Pace {
+        let (parts, now) = (&self.parts, self.parts.clock.now());
+        match self.sight.others(&*parts.ownership, &parts.tenure, STRANGER_PATIENCE, now) {
+            None => Pace::Again,
+            Some(fault) => {
+                parts.faults.raise(fault);
+                Pace::Stopped
+            }
+        }
+    }
+
+    /// From here on all of it is sent, be it for the first time or once more; and it is asked which topic its offsets would be of.
     pub(crate) fn begin(&mut self) {
+        self.sight.look(&*self.parts.ownership, self.parts.tenure.topic());
         self.begun = self.parts.clock.now();
         self.sent = Place::default();
     }
@@ -115,12 +142,28 @@ impl Round {
         Ok(false)
     }
 
+    /// What has been seen, since the round began, of the topic whose offsets are to be committed.
+    pub(crate) fn look(&mut self) -> Seen {
+        let known = self.parts.tenure.topic();
+        let seen = self.sight.seen(&*self.parts.ownership, known, DRAIN_WAIT);
+        match seen {
+            Seen::Same | Seen::Error(_) => {}
+            Seen::Another => {
+                self.parts.tenure.doubt();
+                self.note_trouble("the topic of requests was deleted, or made anew");
+            }
+            Seen::Nothing => self.note_trouble("the broker does not say which topic there is"),
+        }
+        seen
+    }
+
     /// The offsets to commit.
     pub(crate) fn offsets(&self) -> Vec<OffsetCommit> {
+        let topic = self.parts.tenure.topic();
         let offset = |part: &Part| OffsetCommit {
             partition: part.lease.partition,
             next: part.done.base(),
-            metadata: Metadata { topic: None, done: part.done.clone() }.encode(),
+            metadata: Metadata { topic, done: part.done.clone() }.encode(),
         };
         self.retained.iter().map(offset).collect()
     }

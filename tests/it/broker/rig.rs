@@ -21,6 +21,7 @@ use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
 use tidemill::produce::{Sender, Watcher, send_load};
 
 use super::engine::Engine;
+use super::operator::Cluster;
 use super::wait::PATIENCE;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
@@ -85,6 +86,11 @@ impl Rig {
         self.broker.admin().unwrap().create(&spec).unwrap();
     }
 
+    /// Who may do anything with its cluster.
+    pub(crate) fn operator(&self) -> Cluster {
+        Cluster::new(&self.bootstrap)
+    }
+
     /// One more setting of its engines, written `key=value`.
     pub(crate) fn with(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
@@ -125,13 +131,18 @@ impl Rig {
 
     /// Starts an engine.
     pub(crate) fn engine_with(&self, instance: &str, workers: usize) -> Engine {
+        self.engine_told(instance, workers, &[])
+    }
+
+    /// Starts an engine with arguments besides.
+    pub(crate) fn engine_told(&self, instance: &str, workers: usize, told: &[&str]) -> Engine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEMILL__") {
                 command.env_remove(name);
             }
         }
-        command.current_dir(self.folder.path()).args(["run", "--workers", &workers.to_string()]);
+        command.current_dir(self.folder.path()).args(["run", "--workers", &workers.to_string()]).args(told);
         let ours = [
             format!("kafka.bootstrap_servers={}", self.bootstrap),
             format!("kafka.group={}", self.name),
@@ -199,6 +210,13 @@ impl Rig {
 
     /// Waits until each request has its outcome, audits, and checks that all is well.
     pub(crate) fn audit(&self) -> AuditReport {
+        let report = self.audit_report();
+        assert!(report.clean(), "{report}");
+        report
+    }
+
+    /// Waits until each request has its outcome, and audits.
+    pub(crate) fn audit_report(&self) -> AuditReport {
         // There is none where a test sends by itself.
         let ack_log = self.ack_log();
         let ack_log = ack_log.exists().then_some(ack_log);
@@ -213,10 +231,7 @@ impl Rig {
         };
         let mut oracle = OrtOracle::new(&library(), self.files()).unwrap();
         let clock = SystemClock::new();
-        let report =
-            audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap();
-        assert!(report.clean(), "{report}");
-        report
+        audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap()
     }
 }
 

@@ -30,6 +30,20 @@ pub(crate) struct Subject {
     pub(crate) unique: String,
     /// Lets a little time pass.
     pub(crate) pass_time: Box<dyn Fn()>,
+    /// Who changes topics.
+    pub(crate) operator: Box<dyn Operator>,
+}
+
+/// What an operator of the cluster may do to a topic.
+pub(crate) trait Operator {
+    /// The records of a partition before an offset are gone.
+    fn delete_before(&self, topic: &str, partition: i32, offset: i64);
+
+    /// The topic is deleted, and another one made of the same name, with one partition.
+    fn make_anew(&self, topic: &str);
+
+    /// The topic has so many partitions.
+    fn add_partitions(&self, topic: &str, partitions: i32);
 }
 
 impl Subject {

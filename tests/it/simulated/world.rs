@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use tidemill::load::{Load, LoadOptions, ModelRow};
 
 const ROW_LEN: usize = 4;
 const OUTPUT_LEN: usize = 3;
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 const RESULT_PARTITIONS: i32 = 4;
 
 /// How large a world is.
@@ -74,6 +75,7 @@ impl Observer for Seen {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn lost(&self, _: Partition, _: u64) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
@@ -201,7 +203,14 @@ impl World {
 
     /// Audits what is committed.
     pub(crate) fn audit(&self) -> AuditReport {
+        self.audit_with(None)
+    }
+
+    /// Audits what is committed, and whether what was acknowledged had its outcome.
+    pub(crate) fn audit_with(&self, ack_log: Option<PathBuf>) -> AuditReport {
         let options = AuditOptions {
+            ack_log,
+            details_max: 10_000,
             strict: true,
             tolerance: Tolerance { absolute: 1e-3, relative: 1e-6 },
             group: Some("workers".to_owned()),
@@ -275,6 +284,7 @@ fn config() -> InferenceConfig {
         commit_order: CommitOrder::Partition,
         commit_limit: TransactionLimit { records: 30, bytes: 64 << 10 },
         transaction_timeout: Duration::from_secs(30),
+        policy: Arc::default(),
         open_max: Duration::from_mins(10),
         revoke_drain_max: Duration::from_secs(2),
         stop_drain_max: Duration::from_mins(10),

@@ -309,6 +309,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.min.bytes", "65536"),
     ("fetch.wait.max.ms", "25"),
     ("max.poll.interval.ms", "300000"),
+    // Partitions that are added are noticed so: the default of five minutes is long for somebody who waits for them.
+    ("topic.metadata.refresh.interval.ms", "30000"),
     ("check.crcs", "true"),
 ];
 

@@ -3,12 +3,15 @@
 //! * Header names are bytes: the bindings panic on a name, or on offset metadata, that is not UTF-8, and any client may send one.
 //! * A queue of a partition is polled without an allocation for each record, and its waker can be replaced.
 //! * A record is produced through a cached handle of its topic, without a C string for each.
+//! * Which topic bears a name now: its id, asked for without waiting.
 //! * The position of a single partition, the generation of a member, a commit with a bound, and a flush that returns as soon as it is
 //!   done.
 
 #![allow(unsafe_code, reason = "librdkafka is a C library; every block says why it is sound")]
 
-use std::ffi::{CStr, CString, c_void};
+mod question;
+
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -22,6 +25,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka_sys as sys;
 
+pub(super) use self::question::TopicQuestion;
 use crate::broker::{RecordTime, Waker};
 use crate::lease::Offset;
 use crate::records::{RecordView, Records};
@@ -42,6 +46,19 @@ unsafe fn bytes<'a>(data: *const c_void, size: usize) -> Option<&'a [u8]> {
     }
     // SAFETY: the caller's promise.
     Some(unsafe { slice::from_raw_parts(data.cast(), size) })
+}
+
+/// A text of librdkafka's.
+///
+/// # Safety
+///
+/// Unless it is null, it must be a C string.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// The name of an error in Kafka's own notation, as `ILLEGAL_GENERATION`; the client's own errors begin with an underscore.
@@ -293,11 +310,7 @@ impl Event {
                 return None;
             }
             let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(self.0.as_ptr()));
-            let text = sys::rd_kafka_event_error_string(self.0.as_ptr());
-            let text = NonNull::new(text.cast_mut()).map_or_else(String::new, |text| {
-                CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
-            });
-            Some((code, text))
+            Some((code, text(sys::rd_kafka_event_error_string(self.0.as_ptr()))))
         }
     }
 }

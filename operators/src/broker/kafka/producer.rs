@@ -17,8 +17,8 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::config::{KafkaConfig, Settings};
 use super::limits::TopicLimits;
-use super::member::offset_list;
 use super::native::{self, Destination, WhenFull};
+use super::offsets::offset_list;
 use super::signal::Signal;
 use super::{diagnostics, error};
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, Producer};

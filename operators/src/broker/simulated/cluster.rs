@@ -1,12 +1,13 @@
 //! Everything that the broker holds, behind one lock, and what a step of the protocol does to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, RecordTime, TopicSpec, Waker};
 use crate::clock::{Clock, Moment};
 use crate::lease::{Offset, Partition};
+use crate::metadata::TopicId;
 use crate::records::RecordView;
 
 use super::client::Client;
@@ -64,6 +65,7 @@ pub(super) struct ClientId(pub(super) u64);
 /// A topic and its partitions.
 #[derive(Debug)]
 pub(super) struct Topic {
+    pub(super) id: TopicId,
     pub(super) spec: TopicSpec,
     pub(super) logs: Vec<PartitionLog>,
 }
@@ -137,6 +139,27 @@ impl Cluster {
     pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
+    }
+
+    /// Makes a topic, or another one of the same name.
+    pub(super) fn make_topic(&mut self, spec: TopicSpec) {
+        let partitions = usize::try_from(spec.partitions).unwrap_or(0);
+        let logs = std::iter::repeat_with(PartitionLog::default).take(partitions).collect();
+        let id = TopicId(u128::from(self.next_id()).to_be_bytes());
+        self.history.note(format_args!("created {spec:?} as {id}"));
+        self.topics.insert(spec.name.clone(), Topic { id, spec, logs });
+    }
+
+    /// The members hear of a topic that is no longer as it was: each takes part in a round.
+    pub(super) fn regroup(&mut self, topic: &str) {
+        let (now, session) = (self.now, self.settings.session_timeout);
+        let groups = self.clients.values().filter(|client| client.topic == topic);
+        for name in groups.map(|client| client.group.clone()).collect::<BTreeSet<_>>() {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.open_round(now, session);
+            }
+        }
+        self.touch();
     }
 
     pub(super) fn wall_millis(&self) -> i64 {
