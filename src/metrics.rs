@@ -52,6 +52,7 @@ struct Engine {
     committed_records: Counter,
     commit_seconds: Histogram,
     aborts: Counter,
+    rebuilds: Counter,
 }
 
 /// Metrics with a series a model, or a worker.
@@ -210,13 +211,14 @@ impl Engine {
         let commits = counter("commits", "Transactions committed");
         let committed_records = counter("committed_records", "Requests whose outcome was committed");
         let aborts = counter("aborts", "Transactions aborted");
+        let rebuilds = counter("producer_rebuilds", "Transactional producers made anew");
         let commit_seconds = Histogram::new(&SECONDS);
         registry.register(
             "commit_seconds",
             "From a transaction's first send to its commit",
             commit_seconds.clone(),
         );
-        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts }
+        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts, rebuilds }
     }
 }
 
@@ -333,6 +335,10 @@ impl Observer for Metrics {
 
     fn aborted(&self) {
         self.engine.aborts.inc();
+    }
+
+    fn rebuilt(&self) {
+        self.engine.rebuilds.inc();
     }
 
     fn lease(&self, lease: &LeaseSeen) {

@@ -217,6 +217,7 @@ pub(crate) struct Seen {
     pub(crate) polled: usize,
     pub(crate) committed: Vec<usize>,
     pub(crate) aborted: usize,
+    pub(crate) rebuilt: usize,
     pub(crate) leases: Vec<LeaseSeen>,
     pub(crate) ended: Vec<Partition>,
 }
@@ -248,6 +249,10 @@ impl Observer for Recorder {
 
     fn aborted(&self) {
         self.seen.lock().unwrap().aborted += 1;
+    }
+
+    fn rebuilt(&self) {
+        self.seen.lock().unwrap().rebuilt += 1;
     }
 
     fn lease(&self, lease: &LeaseSeen) {

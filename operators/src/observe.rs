@@ -27,6 +27,9 @@ pub trait Observer: Send + Sync {
     /// A transaction was aborted.
     fn aborted(&self);
 
+    /// A new transactional producer has taken over from one that could not be used any more.
+    fn rebuilt(&self);
+
     /// The state of a lease, told about once a second and at each grant.
     fn lease(&self, lease: &LeaseSeen);
 
@@ -111,6 +114,7 @@ impl Observer for Silent {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, _: u64) {}

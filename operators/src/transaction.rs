@@ -314,6 +314,7 @@ impl Committer {
         match self.parts.broker.producer(&self.config.transactional_id) {
             Ok(producer) => {
                 self.producer = Some(producer);
+                self.parts.observer.rebuilt();
                 if self.transaction.is_empty() {
                     return self.rest();
                 }

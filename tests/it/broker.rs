@@ -10,6 +10,7 @@ mod offsets;
 mod outage;
 mod own;
 mod poison;
+mod proxy;
 mod rig;
 mod served;
 mod slim;

@@ -66,6 +66,7 @@ impl Observer for Seen {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
