@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::engine::{Engine, series_in};
 use super::own::OwnBroker;
-use super::proxy::{END_TXN, Line, Proxy, Then};
+use super::proxy::{END_TXN, Line, Proxy, Trick};
 use super::rig::Rig;
 use super::schedule::{Action, ENGINES_MAX, SESSION, Schedule};
 use super::tally::{Counts, Outcome};
@@ -122,14 +122,14 @@ impl<'a> Run<'a> {
         let copies = if ground.nodes < 3 { 1 } else { 3 };
         let stem = format!("chaos-{}", schedule.seed);
         let partitions = i32::try_from(PARTITIONS).unwrap();
-        let rig = Rig::replicated(ground.broker.bootstrap(), &stem, partitions, copies)
+        let mut rig = Rig::replicated(ground.broker.bootstrap(), &stem, partitions, copies)
             .through(ground.proxy.bootstrap())
-            .keeping_logs_in(kept)
             .serving(ground.models.path().to_owned())
             .with(&format!("kafka.session_timeout={}s", SESSION.as_secs()))
             .with("kafka.transaction_timeout=4s")
             .with("stop.drain_timeout=5s")
             .with("models.slow.batch.size_max=1");
+        rig.kept = Some(kept);
         let writer = rig.broker.writer().unwrap();
         Self {
             ground,
@@ -180,9 +180,10 @@ impl<'a> Run<'a> {
             Action::Hold(engine) => proxy.set(&name(engine), Line::Held),
             Action::Cut(engine) => proxy.set(&name(engine), Line::Cut),
             Action::HalfOpen(engine) => proxy.set(&name(engine), Line::HalfOpen),
-            Action::Mend(engine) => proxy.set(&name(engine), Line::Whole),
-            Action::CutAnswer(engine) => proxy.swallow(&name(engine), END_TXN, 1, Then::Closed),
-            Action::SwallowAnswer(engine) => proxy.swallow(&name(engine), END_TXN, 1, Then::Silent),
+            Action::Mend(engine) => proxy.mend(&name(engine)),
+            Action::CutAnswer(engine) => proxy.play(&name(engine), END_TXN, 1, Trick::CutAnswer),
+            // Twice: after the first time the client library asks again by itself, and the engine would notice nothing.
+            Action::SwallowAnswer(engine) => proxy.play(&name(engine), END_TXN, 2, Trick::SwallowAnswer),
             Action::KillNode(node) => self.ground.broker.kill_node(node),
             Action::FillDisk(node) => {
                 if let Err(why) = self.ground.broker.fill_disk(node) {
@@ -309,7 +310,9 @@ impl<'a> Run<'a> {
 impl Drop for Run<'_> {
     /// Whatever has happened, the next schedule begins with whole lines.
     fn drop(&mut self) {
-        self.ground.proxy.mend();
+        for engine in 0..ENGINES_MAX {
+            self.ground.proxy.mend(&name(engine));
+        }
     }
 }
 

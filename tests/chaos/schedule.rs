@@ -47,7 +47,7 @@ pub(crate) enum Action {
     Mend(usize),
     /// The answer to its next request to end a transaction is lost, with its connection.
     CutAnswer(usize),
-    /// The answer to its next request to end a transaction is lost, and the connection stays open.
+    /// The answers to its next requests to end a transaction are lost, and the connections stay open.
     SwallowAnswer(usize),
     /// A node of the broker is killed.
     KillNode(usize),
@@ -74,7 +74,7 @@ impl fmt::Display for Action {
             Self::HalfOpen(engine) => write!(out, "engine {engine}: connections half open"),
             Self::Mend(engine) => write!(out, "engine {engine}: connections whole again"),
             Self::CutAnswer(engine) => write!(out, "engine {engine}: the answer to EndTxn cut off"),
-            Self::SwallowAnswer(engine) => write!(out, "engine {engine}: the answer to EndTxn swallowed"),
+            Self::SwallowAnswer(engine) => write!(out, "engine {engine}: the answers to EndTxn swallowed"),
             Self::KillNode(node) => write!(out, "node {node}: SIGKILL"),
             Self::FillDisk(node) => write!(out, "node {node}: disk full"),
             Self::StartNode(node) => write!(out, "node {node}: starts again"),

@@ -1,4 +1,4 @@
-//! A proxy before a broker, which holds, cuts and swallows the connections of one client, or the answers to one kind of request.
+//! A proxy before a broker: it holds, cuts and swallows the connections of one client, or the answers to one kind of its requests.
 //!
 //! ```text
 //!   engine ──▶ port of the proxy ──▶ second listener of the node     (scripts/kafka.sh --proxy)
@@ -16,8 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// The kind of request that ends a transaction.
+/// Kinds of requests, by Kafka's numbers: offsets are announced, a transaction is ended, and the offsets themselves.
+pub(crate) const ADD_OFFSETS_TO_TXN: i16 = 25;
 pub(crate) const END_TXN: i16 = 26;
+pub(crate) const TXN_OFFSET_COMMIT: i16 = 28;
 
 /// Nothing that Kafka sends is longer.
 const FRAME_BYTES_MAX: usize = 128 << 20;
@@ -36,22 +38,24 @@ pub(crate) enum Line {
     HalfOpen,
 }
 
-/// What becomes of a connection whose answer was swallowed.
+/// What happens to a single request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// It is closed.
-    Closed,
-    /// It stays open, and nothing ever comes on it again.
-    Silent,
+pub(crate) enum Trick {
+    /// It is done, and its answer is lost with the connection.
+    CutAnswer,
+    /// It is done, and neither its answer nor anything else ever comes on the connection again, which stays open.
+    SwallowAnswer,
+    /// It never reaches the broker. The answer is this error of Kafka's; only for kinds whose whole answer is a pause and an error.
+    Refuse(i16),
 }
 
-/// Answers that never arrive: those of `times` requests of one kind, of one client.
+/// A trick that is played on the next `times` requests of one kind, of one client.
 #[derive(Clone, Debug)]
-struct Swallow {
+struct Planned {
     client: String,
     kind: i16,
     times: usize,
-    then: Then,
+    trick: Trick,
 }
 
 /// A proxy for the nodes of a broker. What goes through it ends when this is dropped.
@@ -69,8 +73,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: BTreeMap<String, Line>,
-    swallows: Vec<Swallow>,
-    swallowed: usize,
+    planned: Vec<Planned>,
     connections: Vec<Arc<Connection>>,
     ended: bool,
 }
@@ -81,8 +84,10 @@ struct Connection {
     far: TcpStream,
     /// Known with the first request.
     client: Mutex<String>,
-    /// The kinds of requests without an answer yet, by correlation id.
-    asked: Mutex<BTreeMap<i32, i16>>,
+    /// The tricks played on requests without an answer yet, by correlation id.
+    asked: Mutex<BTreeMap<i32, Option<Trick>>>,
+    /// Held while an answer is written: the proxy has some of its own.
+    answering: Mutex<()>,
     /// Whether something that was sent on it is lost, so that it can't go on.
     lossy: AtomicBool,
 }
@@ -140,25 +145,22 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Every line is whole, and no further answer is swallowed.
-    pub(crate) fn mend(&self) {
-        let clients: Vec<String> = {
-            let mut state = locked(&self.shared.state);
-            state.swallows.clear();
-            state.lines.keys().cloned().collect()
-        };
-        clients.iter().for_each(|client| self.set(client, Line::Whole));
+    /// The line of this client is whole, and no further trick is played on it.
+    pub(crate) fn mend(&self, client: &str) {
+        locked(&self.shared.state).planned.retain(|planned| planned.client != client);
+        self.set(client, Line::Whole);
     }
 
-    /// The answers to the next so many requests of this kind never reach this client. The requests reach the broker.
-    pub(crate) fn swallow(&self, client: &str, kind: i16, times: usize, then: Then) {
-        let swallow = Swallow { client: client.to_owned(), kind, times, then };
-        locked(&self.shared.state).swallows.push(swallow);
+    /// Plays a trick on the next so many requests of this kind, of this client.
+    pub(crate) fn play(&self, client: &str, kind: i16, times: usize, trick: Trick) {
+        let planned = Planned { client: client.to_owned(), kind, times, trick };
+        locked(&self.shared.state).planned.push(planned);
     }
 
-    /// Answers that were swallowed so far.
-    pub(crate) fn swallowed(&self) -> usize {
-        locked(&self.shared.state).swallowed
+    /// Tricks that are planned for this client and were not played yet.
+    pub(crate) fn left(&self, client: &str) -> usize {
+        let state = locked(&self.shared.state);
+        state.planned.iter().filter(|planned| planned.client == client).map(|planned| planned.times).sum()
     }
 }
 
@@ -181,8 +183,14 @@ impl Shared {
         // Answers are small, and each is waited for.
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
-        let connection =
-            Connection { near, far, client: Mutex::default(), asked: Mutex::default(), lossy: false.into() };
+        let connection = Connection {
+            near,
+            far,
+            client: Mutex::default(),
+            asked: Mutex::default(),
+            answering: Mutex::default(),
+            lossy: false.into(),
+        };
         let connection = Arc::new(connection);
         locked(&self.state).connections.push(Arc::clone(&connection));
         for serve in [Self::requests, Self::answers] {
@@ -201,9 +209,15 @@ impl Shared {
         loop {
             let frame = read_frame(&connection.near)?;
             let Some(request) = Request::of(&frame) else { return Err(io::ErrorKind::InvalidData.into()) };
-            *locked(&connection.client) = request.client;
-            if self.goes_through(connection)? {
-                locked(&connection.asked).insert(request.correlation, request.kind);
+            locked(&connection.client).clone_from(&request.client);
+            if !self.goes_through(connection)? {
+                continue;
+            }
+            let trick = self.trick(&request);
+            if let Some(Trick::Refuse(code)) = trick {
+                connection.answer(&refusal(request.correlation, code))?;
+            } else {
+                locked(&connection.asked).insert(request.correlation, trick);
                 (&connection.far).write_all(&frame)?;
             }
         }
@@ -213,14 +227,13 @@ impl Shared {
         loop {
             let frame = read_frame(&connection.far)?;
             let correlation = number(&frame, 4).ok_or(io::ErrorKind::InvalidData)?;
-            let kind = locked(&connection.asked).remove(&correlation);
-            match kind.and_then(|kind| self.swallows(connection, kind)) {
-                Some(Then::Closed) => return Ok(()),
-                Some(Then::Silent) => connection.lossy.store(true, Ordering::SeqCst),
-                None => {}
+            match locked(&connection.asked).remove(&correlation).flatten() {
+                Some(Trick::CutAnswer) => return Ok(()),
+                Some(Trick::SwallowAnswer) => connection.lossy.store(true, Ordering::SeqCst),
+                Some(Trick::Refuse(_)) | None => {}
             }
             if !connection.lossy.load(Ordering::SeqCst) && self.goes_through(connection)? {
-                (&connection.near).write_all(&frame)?;
+                connection.answer(&frame)?;
             }
         }
     }
@@ -244,22 +257,24 @@ impl Shared {
         }
     }
 
-    /// Whether the answer to a request of this kind is to be swallowed, and what then.
-    fn swallows(&self, connection: &Connection, kind: i16) -> Option<Then> {
-        let client = locked(&connection.client).clone();
+    /// The trick that is to be played on this request.
+    fn trick(&self, request: &Request) -> Option<Trick> {
+        let is_meant = |planned: &&mut Planned| {
+            planned.times > 0 && planned.kind == request.kind && planned.client == request.client
+        };
         let mut state = locked(&self.state);
-        let swallow = state
-            .swallows
-            .iter_mut()
-            .find(|swallow| swallow.times > 0 && swallow.kind == kind && swallow.client == client)?;
-        swallow.times -= 1;
-        let then = swallow.then;
-        state.swallowed += 1;
-        Some(then)
+        let planned = state.planned.iter_mut().find(is_meant)?;
+        planned.times -= 1;
+        Some(planned.trick)
     }
 }
 
 impl Connection {
+    fn answer(&self, frame: &[u8]) -> io::Result<()> {
+        let _one_at_a_time = locked(&self.answering);
+        (&self.near).write_all(frame)
+    }
+
     fn close(&self) {
         for stream in [&self.near, &self.far] {
             // Either may be closed already.
@@ -283,6 +298,12 @@ impl Request {
         let client = String::from_utf8(frame.get(14..14 + length)?.to_vec()).ok()?;
         Some(Self { kind: short(4)?, correlation: number(frame, 8)?, client })
     }
+}
+
+/// An answer that is a pause of no time, and an error.
+fn refusal(correlation: i32, code: i16) -> Vec<u8> {
+    let length: i32 = 10;
+    [&length.to_be_bytes()[..], &correlation.to_be_bytes(), &[0; 4], &code.to_be_bytes()].concat()
 }
 
 fn number(frame: &[u8], at: usize) -> Option<i32> {

@@ -41,7 +41,7 @@ pub(crate) struct Rig {
     folder: TempDir,
     engines: Cell<usize>,
     /// Where a test that fails leaves what its engines have logged, instead of showing the end of it.
-    kept: Option<PathBuf>,
+    pub(crate) kept: Option<PathBuf>,
 }
 
 /// The broker that the tests share.
@@ -94,12 +94,6 @@ impl Rig {
     /// Its engines find the broker there, while load and audit go to it directly: the address of a proxy.
     pub(crate) fn through(mut self, bootstrap: String) -> Self {
         self.bootstrap = bootstrap;
-        self
-    }
-
-    /// If the test fails, what its engines have logged is left in this folder.
-    pub(crate) fn keeping_logs_in(mut self, folder: PathBuf) -> Self {
-        self.kept = Some(folder);
         self
     }
 
