@@ -253,7 +253,7 @@ pub trait Ownership: Send + Sync {
 /// A proof of membership, which the broker checks when offsets are sent.
 pub enum GroupToken {
     /// The group metadata of a librdkafka consumer.
-    Kafka(rdkafka::consumer::ConsumerGroupMetadata),
+    Kafka(std::sync::Arc<rdkafka::consumer::ConsumerGroupMetadata>),
     /// Of a simulated member.
     Simulated {
         /// The group.
