@@ -35,7 +35,6 @@ mod tally;
 #[path = "../it/broker/wait.rs"]
 mod wait;
 
-use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,12 +45,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::clock::{Clock, Moment, SystemClock};
 
 use run::Ground;
-use schedule::Schedule;
+use schedule::{CORPUS, Schedule};
 use tally::{Campaign, Outcome};
-
-/// The schedules that are carried out without arguments: among them they kill, freeze and cut engines, swallow answers to commits,
-/// and kill the broker.
-const CORPUS: [u64; 2] = [1, 2];
 
 /// A broker is renewed after so many schedules: their topics stay in it, and make it slow.
 const GROUND_MAX: usize = 20;
@@ -100,7 +95,9 @@ impl Args {
         match (self.seed, self.seeds, self.minutes) {
             (Some(seed), _, _) => vec![seed],
             (None, None, None) => CORPUS.to_vec(),
-            (None, seeds, _) => (self.from..).take(usize::try_from(seeds.unwrap_or(100_000)).unwrap()).collect(),
+            (None, seeds, _) => {
+                (self.from..).take(usize::try_from(seeds.unwrap_or(100_000)).unwrap()).collect()
+            }
         }
     }
 }
@@ -113,20 +110,16 @@ fn main() -> ExitCode {
     let schedules: Vec<Schedule> =
         args.seeds().into_iter().map(|seed| Schedule::new(seed, args.nodes.into())).collect();
     if args.dry_run {
-        schedules.iter().for_each(|schedule| say(&schedule.to_string()));
+        schedules.iter().for_each(|schedule| println!("{schedule}"));
         return ExitCode::SUCCESS;
     }
     let campaign = carry_out(&args, &schedules);
-    say(&if args.json { json(&campaign) } else { campaign.to_string() });
+    println!("{}", if args.json { json(&campaign) } else { campaign.to_string() });
     if campaign.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap()
-}
-
-fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
 }
 
 fn carry_out(args: &Args, schedules: &[Schedule]) -> Campaign {
@@ -147,7 +140,7 @@ fn carry_out(args: &Args, schedules: &[Schedule]) -> Campaign {
         *uses += 1;
         let (outcome, kept) = attempt(stands, schedule);
         bar.0.suspend(|| {
-            say(&if args.json { json(&outcome) } else { outcome.to_string() });
+            println!("{}", if args.json { json(&outcome) } else { outcome.to_string() });
             if let Some(failure) = &outcome.failure {
                 let line = format!(
                     "seed {} failed, its logs are in {}; again: make chaos SEED={} NODES={}\n{failure}",
@@ -156,7 +149,7 @@ fn carry_out(args: &Args, schedules: &[Schedule]) -> Campaign {
                     schedule.seed,
                     schedule.nodes
                 );
-                writeln!(std::io::stderr(), "{line}").unwrap();
+                eprintln!("{line}");
             }
         });
         if outcome.failure.is_some() {

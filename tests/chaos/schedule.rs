@@ -12,6 +12,9 @@ use rand_chacha::ChaCha8Rng;
 /// After how long without a sign of life the group gives up a member.
 pub(crate) const SESSION: Duration = Duration::from_secs(6);
 
+/// The seeds that are always carried out, in less than a minute.
+pub(crate) const CORPUS: [u64; 2] = [7, 8];
+
 /// Engines at most, those that join later among them.
 pub(crate) const ENGINES_MAX: usize = 3;
 
@@ -296,7 +299,8 @@ impl Plan {
             Kind::BrokerKill | Kind::FullDisk => (self.nodes_whole <= at).then(|| dice.below(self.nodes)),
             // Only one that was never there: who has left stays away.
             Kind::Join => engines.into_iter().find(|engine| {
-                self.engines[*engine].is_none() && !self.steps.iter().any(|step| step.action == Action::Stop(*engine))
+                self.engines[*engine].is_none()
+                    && !self.steps.iter().any(|step| step.action == Action::Stop(*engine))
             }),
             Kind::Leave => {
                 let stays = self.engines.iter().flatten().count() > 2;

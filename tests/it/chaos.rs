@@ -7,7 +7,7 @@ use std::time::Duration;
 #[expect(dead_code, reason = "only the campaign carries them out")]
 mod schedule;
 
-use schedule::{Action, ENGINES_MAX, Schedule};
+use schedule::{Action, CORPUS, ENGINES_MAX, Schedule};
 
 const SEEDS: std::ops::Range<u64> = 0..500;
 
@@ -60,6 +60,15 @@ fn every_fault_has_its_end_and_somebody_is_there_after_it() {
             assert!(schedule.length < Duration::from_secs(25), "{schedule}");
         }
     }
+}
+
+#[test]
+fn what_is_always_carried_out_is_of_many_kinds() {
+    let kinds: BTreeSet<&str> =
+        CORPUS.iter().flat_map(|seed| Schedule::new(*seed, 1).faults).map(schedule::Kind::name).collect();
+    let wanted =
+        ["cut", "half_open", "join", "kill", "leave", "poison", "restart", "swallowed_answer", "zombie"];
+    assert_eq!(kinds, BTreeSet::from(wanted));
 }
 
 #[test]

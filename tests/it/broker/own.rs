@@ -1,7 +1,7 @@
 //! A broker of a test's own, which it may stop and start.
 
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
@@ -128,14 +128,10 @@ impl OwnBroker {
         }
     }
 
-    /// Copies what its nodes have logged.
-    pub(crate) fn copy_logs(&self, to: &Path) {
-        for node in 0..self.nodes {
-            for log in ["broker.log", "broker.log.before"] {
-                // There is one of before only after a second start.
-                drop(std::fs::copy(self.folder(node).join(log), to.join(format!("node-{}-{log}", node + 1))));
-            }
-        }
+    /// What its nodes have logged since their last start, each with a name.
+    pub(crate) fn logs(&self) -> Vec<(String, PathBuf)> {
+        let log = |node| (format!("node-{node}.log"), self.folder(node).join("broker.log"));
+        (0..self.nodes).map(log).collect()
     }
 
     fn run(&self, arguments: &[&str]) {
@@ -153,7 +149,15 @@ pub(crate) fn script() -> Command {
 }
 
 impl Drop for OwnBroker {
+    /// A test that fails shows the end of what the nodes have logged.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, path) in self.logs() {
+                let log = std::fs::read_to_string(path).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("---- {name}\n{}", lines[lines.len().saturating_sub(10)..].join("\n"));
+            }
+        }
         drop(self.holder.stdin.take());
         self.holder.wait().unwrap();
     }

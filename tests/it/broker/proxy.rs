@@ -136,7 +136,8 @@ impl Proxy {
     pub(crate) fn set(&self, client: &str, line: Line) {
         let mut state = locked(&self.shared.state);
         state.lines.insert(client.to_owned(), line);
-        for connection in state.connections.iter().filter(|connection| *locked(&connection.client) == client) {
+        for connection in state.connections.iter().filter(|connection| *locked(&connection.client) == client)
+        {
             let is_lost = connection.lossy.load(Ordering::SeqCst) && line != Line::HalfOpen;
             if line == Line::Cut || is_lost {
                 connection.close();

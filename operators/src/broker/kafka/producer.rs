@@ -409,8 +409,7 @@ mod tests {
         producer.send("results", Some(0), record.get(0)).unwrap();
         while !producer.drain(Duration::from_millis(100)).unwrap() {}
         cluster.broker_down(2).unwrap();
-        let offset =
-            OffsetCommit { partition: Partition(0), next: NextOffset(1), metadata: String::new() };
+        let offset = OffsetCommit { partition: Partition(0), next: NextOffset(1), metadata: String::new() };
         let clock = SystemClock::new();
         let failed = producer.send_offsets("requests", &[offset], &token).unwrap_err();
         assert!(failed.class == Class::Fatal && failed.message.contains("did not return"), "{failed}");
