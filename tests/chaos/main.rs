@@ -85,9 +85,50 @@ struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Names of other tests, given by `cargo test`
+    #[command(flatten)]
+    harness: Harness,
+}
+
+/// What `cargo test` hands to every test binary: options of the usual harness, of which there is none here.
+#[derive(Debug, clap::Args)]
+struct Harness {
+    /// Names of other tests
     #[arg(hide = true)]
     filters: Vec<String>,
+
+    #[arg(long, hide = true)]
+    list: bool,
+
+    #[arg(long, hide = true)]
+    ignored: bool,
+
+    #[arg(long, hide = true)]
+    include_ignored: bool,
+
+    #[arg(long, hide = true)]
+    exact: bool,
+
+    #[arg(long, hide = true)]
+    nocapture: bool,
+
+    #[arg(long, hide = true)]
+    show_output: bool,
+
+    #[arg(long, short, hide = true)]
+    quiet: bool,
+
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+
+    #[arg(long, hide = true)]
+    skip: Vec<String>,
+}
+
+impl Harness {
+    /// Whether only other tests were asked for.
+    fn asks_for_others(&self) -> bool {
+        !self.filters.is_empty() || self.list || self.ignored || self.skip.iter().any(|name| name == "chaos")
+    }
 }
 
 impl Args {
@@ -104,7 +145,7 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if !args.filters.is_empty() {
+    if args.harness.asks_for_others() {
         return ExitCode::SUCCESS;
     }
     let schedules: Vec<Schedule> =
