@@ -91,6 +91,7 @@ struct Args {
 
 /// What `cargo test` hands to every test binary: options of the usual harness, of which there is none here.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the flags of another program")]
 struct Harness {
     /// Names of other tests
     #[arg(hide = true)]
