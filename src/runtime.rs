@@ -8,6 +8,7 @@ use dataflows::inference::{InferenceConfig, Models};
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
+use operators::commit_order::CommitOrder;
 use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
@@ -16,7 +17,7 @@ use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{Config, ResultKey, batch_bytes_max};
+use crate::config::{Config, Order, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -199,6 +200,11 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         activation: ACTIVATION,
         epoch_interval: config.epoch_interval,
         commit_interval: config.commit.interval,
+        commit_order: match config.commit.order {
+            Order::Partition => CommitOrder::Partition,
+            Order::Key => CommitOrder::Key,
+            Order::None => CommitOrder::None,
+        },
         commit_limit: TransactionLimit { records: config.commit.records_max, bytes: config.commit.bytes_max },
         transaction_timeout: config.kafka.transaction_timeout,
         open_max: config.outcome_deadline,
@@ -225,9 +231,13 @@ pub fn fault_error(fault: &Fault) -> CliError {
             Exit::OffsetsOutOfRange,
             "nothing was skipped. When the loss is accepted, reset the group's offsets with Kafka's own tools and start again",
         ),
-        Fault::ForeignMetadata { .. } => {
+        Fault::Metadata { .. } => {
             (Exit::OffsetsOutOfRange, "use another `kafka.group`, or reset this one's offsets")
         }
+        Fault::MetadataTooLarge => (
+            Exit::Failed,
+            "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default, or `commit.order = \"partition\"`; nothing was lost",
+        ),
         Fault::Unreconciled { .. } => (
             Exit::Failed,
             "somebody else commits for this `kafka.group`: find out who, then start again; nothing more was committed",

@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | `drain-16` `drain-784` | a preloaded topic, of rows of 16 or 784 floats, until the last outcome is committed; and the floor |
 //! | `open-loop` | 20,000 requests a second, spread evenly over all partitions, from the scheduled send to a `read_committed` reader |
+//! | `straggler` | one key stuck for ten seconds among 1,500 requests a second of one partition, `commit.order = "key"`: its neighbours |
+//! | `recovery` `recovery-static` | kill -9 and a new start, until the next result is seen; as a member with and without a name |
 //! | `idle` | every partition assigned, and nothing to do |
 //!
 //! The main number is CPU time of the engine's process, not wall time: broker, load and checks share the machine with it. The *floor* is
@@ -25,6 +27,8 @@ mod idle;
 mod machine;
 mod open_loop;
 mod raw;
+mod recovery;
+mod straggler;
 mod world;
 
 use std::fs::File;
@@ -37,6 +41,7 @@ use clap::{Parser, ValueEnum};
 use failure::Failure;
 use figures::{Figures, median};
 use machine::Machine;
+use recovery::Membership;
 
 #[derive(Debug, Parser)]
 #[command(name = "end_to_end", about = "The whole engine on a real broker, beside what its parts cost alone")]
@@ -73,6 +78,9 @@ enum Point {
     #[value(name = "drain-784")]
     Drain784,
     OpenLoop,
+    Straggler,
+    Recovery,
+    RecoveryStatic,
     Idle,
 }
 
@@ -83,6 +91,9 @@ impl Point {
             Self::Drain16 => drain::run(setup, "drain-16", "mlp-16", 16, size(300_000, 1_000_000)),
             Self::Drain784 => drain::run(setup, "drain-784", "ffnn-784", 784, size(60_000, 200_000)),
             Self::OpenLoop => open_loop::run(setup, if args.quick { 10 } else { 30 }, drained),
+            Self::Straggler => straggler::run(setup),
+            Self::Recovery => recovery::run(setup, Membership::Dynamic),
+            Self::RecoveryStatic => recovery::run(setup, Membership::Static),
             Self::Idle => idle::run(setup),
         }
     }

@@ -22,6 +22,7 @@ const PRELOAD_MAX: Duration = Duration::from_mins(10);
 const WRITE_MAX: Duration = Duration::from_mins(1);
 
 /// What all points share.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) bootstrap: String,
     pub(crate) sets: Vec<String>,

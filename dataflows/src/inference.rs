@@ -16,6 +16,7 @@ use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
 use operators::catalog::{Catalog, ModelIndex};
 use operators::clock::Clock;
+use operators::commit_order::CommitOrder;
 use operators::dead_letter::Letterhead;
 use operators::decode::{Decode, DecodeParts};
 use operators::device::Device;
@@ -79,6 +80,8 @@ pub struct InferenceConfig {
     pub epoch_interval: Duration,
     /// The time from one commit to the next.
     pub commit_interval: Duration,
+    /// Which outcomes of a partition may be committed before which.
+    pub commit_order: CommitOrder,
     /// What a transaction holds at most.
     pub commit_limit: TransactionLimit,
     /// When the broker aborts a transaction that is left open.
@@ -141,7 +144,7 @@ impl Shared {
         Self {
             ports: Arc::new(Ports::new(config.workers)),
             tenure: Arc::new(Tenure::new()),
-            outbox: Arc::new(Outbox::new()),
+            outbox: Arc::new(Outbox::new(config.commit_order)),
             budget: Arc::new(Budget::new(budget)),
             progress: Arc::default(),
             faults: Arc::new(Faults::new()),

@@ -10,9 +10,11 @@
 //! or not. All operations are sequentially consistent: a source that starves looks once more at its room, and whoever releases asks
 //! after that whether one starves, so one of both sees the other.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::broker::PollLimit;
+use crate::done::Done;
 use crate::lease::NextOffset;
 
 /// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
@@ -52,7 +54,8 @@ pub struct LeaseAccount {
     records: AtomicUsize,
     bytes: AtomicUsize,
     stopped: AtomicBool,
-    committed: AtomicU64,
+    /// What of the partition is committed, as far as the process knows.
+    committed: Mutex<Done>,
 }
 
 impl Pool {
@@ -132,6 +135,11 @@ impl Budget {
 }
 
 impl LeaseAccount {
+    /// The account of a lease that goes on where so much was committed.
+    pub fn new(done: Done) -> Self {
+        Self { committed: Mutex::new(done), ..Self::default() }
+    }
+
     /// Records in flight.
     pub fn records(&self) -> usize {
         self.records.load(Ordering::SeqCst)
@@ -148,13 +156,22 @@ impl LeaseAccount {
     }
 
     /// Notes what was committed.
-    pub fn commit(&self, next: NextOffset) {
-        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
+    pub fn commit(&self, done: Done) {
+        *self.lock() = done;
     }
 
-    /// What was committed last in this term, or the offset from which it began.
+    /// The offset that was committed last in this term, or from which it began.
     pub fn committed(&self) -> NextOffset {
-        NextOffset(self.committed.load(Ordering::SeqCst).cast_signed())
+        self.lock().base()
+    }
+
+    /// All that is committed.
+    pub fn done(&self) -> Done {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Done> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -80,15 +80,22 @@ pub enum Fault {
         /// What it was going to commit.
         to: NextOffset,
     },
-    /// The offset metadata of a partition was written by another program.
+    /// The offset metadata of a partition says nothing that we understand.
     #[error(
-        "the offset metadata of partition {} was written by another program; reset the group's offsets, or use another group",
+        "the offset metadata of partition {} was refused: {error}; reset the group's offsets, or use another group",
         partition.0
     )]
-    ForeignMetadata {
+    Metadata {
         /// The partition.
         partition: Partition,
+        /// What is wrong with it.
+        error: crate::metadata::MetadataError,
     },
+    /// The broker refused offset metadata of a length that Kafka takes by default.
+    #[error(
+        "the broker refused to store which requests have overtaken a straggler: the offset metadata is too large for it"
+    )]
+    MetadataTooLarge,
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]
     Broker(#[from] BrokerError),

@@ -16,9 +16,11 @@ use std::time::Duration;
 use crate::broker::{BrokerError, Class, Committed, GroupEvent, Member};
 use crate::budget::{Budget, LeaseAccount};
 use crate::clock::{Clock, Moment};
+use crate::done::Done;
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
-use crate::lease::{Lease, NextOffset, Partition, Term};
+use crate::lease::{Lease, Partition, Term};
+use crate::metadata::Metadata;
 use crate::outbox::Outbox;
 use crate::ports::{Grant, Order, Ports};
 use crate::tenure::Tenure;
@@ -165,7 +167,7 @@ impl Group {
             return;
         }
         match self.starts() {
-            Ok(starts) => self.grant(&starts),
+            Ok(starts) => self.grant(starts),
             Err(error) => {
                 tracing::warn!(%error, "waiting for the committed offsets");
                 self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
@@ -173,21 +175,23 @@ impl Group {
         }
     }
 
-    /// Where to read each assigned partition from: what was committed, or, where nothing was, the start of its log.
-    fn starts(&mut self) -> Result<Vec<(Partition, NextOffset)>, BrokerError> {
+    /// What is done of each assigned partition: what was committed, or, where nothing was, what lies before the start of its log.
+    fn starts(&mut self) -> Result<Vec<(Partition, Done)>, BrokerError> {
         let committed = self.member.committed(&self.assigned)?;
         let assigned = self.assigned.clone();
         let mut starts = Vec::with_capacity(assigned.len());
         for (partition, committed) in assigned.into_iter().zip(committed) {
-            let start = match committed {
-                Some(Committed { metadata, .. }) if !metadata.is_empty() => {
-                    self.parts.faults.raise(Fault::ForeignMetadata { partition });
-                    continue;
-                }
-                Some(Committed { next, .. }) => next,
-                None => self.member.log_range(partition)?.0,
+            let done = match committed {
+                Some(Committed { next, metadata }) => match Metadata::decode(next, &metadata) {
+                    Ok(metadata) => metadata.done,
+                    Err(error) => {
+                        self.parts.faults.raise(Fault::Metadata { partition, error });
+                        continue;
+                    }
+                },
+                None => Done::before(self.member.log_range(partition)?.0),
             };
-            starts.push((partition, start));
+            starts.push((partition, done));
         }
         Ok(starts)
     }
@@ -206,22 +210,24 @@ impl Group {
         }
     }
 
-    fn grant(&mut self, starts: &[(Partition, NextOffset)]) {
+    fn grant(&mut self, starts: Vec<(Partition, Done)>) {
         let mut grants = Vec::with_capacity(starts.len());
-        for (partition, start) in starts {
-            let lease = Lease { partition: *partition, term: Term(self.next_term) };
+        let mut positions = Vec::with_capacity(starts.len());
+        for (partition, done) in starts {
+            let lease = Lease { partition, term: Term(self.next_term) };
             self.next_term += 1;
             let dirty = Arc::new(AtomicBool::new(false));
-            let waker = self.parts.ports.waker(*partition, Arc::clone(&dirty));
-            let account = Arc::new(LeaseAccount::default());
-            account.commit(*start);
-            match self.member.queue(*partition, waker) {
-                Ok(queue) => grants.push(Grant { lease, start: *start, queue, dirty, account }),
+            let waker = self.parts.ports.waker(partition, Arc::clone(&dirty));
+            let start = done.base();
+            positions.push((partition, start));
+            let account = Arc::new(LeaseAccount::new(done));
+            match self.member.queue(partition, waker) {
+                Ok(queue) => grants.push(Grant { lease, start, queue, dirty, account }),
                 Err(error) => return self.parts.faults.raise(Fault::Broker(error)),
             }
         }
         // First the member: what it cannot take now is asked for again, and nobody holds a lease that is not read.
-        if let Err(error) = self.member.assign(starts) {
+        if let Err(error) = self.member.assign(&positions) {
             self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
             return self.failed(error);
         }

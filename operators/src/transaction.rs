@@ -19,12 +19,13 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, BrokerError, Class, OffsetCommit, Ownership, Producer};
+use crate::broker::{Broker, BrokerError, Class, Committed, OffsetCommit, Ownership, Producer};
 use crate::budget::Budget;
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
 use crate::lease::Partition;
+use crate::metadata::Metadata;
 use crate::observe::Observer;
 use crate::outbox::{Outbox, Part, TransactionLimit};
 use crate::outcome::Kind;
@@ -99,6 +100,9 @@ pub const FAILING_COMMITS: &str = "transactions";
 /// How long offsets that somebody else has committed may be explained by a lease that was lost: a member that was silent for too long
 /// hears of its loss with its next heartbeat, and until then others may have committed for the partition already.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the broker says when its `offset.metadata.max.bytes` is lower than Kafka's default.
+const METADATA_TOO_LARGE: &str = "OFFSET_METADATA_TOO_LARGE";
 
 /// The most records handed to the producer in one step.
 const SENDS_A_STEP: usize = 1_024;
@@ -269,8 +273,8 @@ impl Committer {
             .iter()
             .map(|part| OffsetCommit {
                 partition: part.lease.partition,
-                next: part.next,
-                metadata: String::new(),
+                next: part.done.base(),
+                metadata: Metadata { topic: None, done: part.done.clone() }.encode(),
             })
             .collect();
         let requests = self.config.requests.clone();
@@ -342,20 +346,27 @@ impl Committer {
             Ok(committed) => committed,
             Err(error) => return self.again_later(error),
         };
-        let mut found = self.transaction.iter().zip(&committed).map(|(part, committed)| {
-            let next = committed.as_ref().map(|committed| committed.next);
-            (part, next.unwrap_or_else(|| part.account.committed()))
-        });
-        if found.clone().all(|(part, next)| next == part.next) {
+        let found = |part: &Part, committed: &Option<Committed>| match committed {
+            Some(Committed { next, metadata }) => Metadata::decode(*next, metadata).map(|found| found.done),
+            None => Ok(part.account.done()),
+        };
+        let found: Vec<_> =
+            self.transaction.iter().zip(&committed).map(|(part, it)| (part, found(part, it))).collect();
+        if found.iter().all(|(part, done)| done.as_ref() == Ok(&part.done)) {
             tracing::info!("the transaction of unknown outcome was committed");
             self.acknowledge();
             return Pace::Again;
         }
-        let stranger = found.find(|(part, next)| *next != part.account.committed());
-        if let Some((part, next)) = stranger {
+        if let Some(place) = found.iter().position(|(part, done)| done.as_ref() != Ok(&part.account.done())) {
+            let (part, at) = (found[place].0, committed[place].as_ref().map(|committed| committed.next));
             let (partition, from) = (part.lease.partition, part.account.committed());
-            let fault = Fault::Unreconciled { partition, found: next, from, to: part.next };
-            return self.found_stranger(fault);
+            let to = part.done.base();
+            return self.found_stranger(Fault::Unreconciled {
+                partition,
+                found: at.unwrap_or(from),
+                from,
+                to,
+            });
         }
         tracing::info!("the transaction of unknown outcome was not committed; its outcomes are sent again");
         self.parts.observer.aborted();
@@ -400,8 +411,9 @@ impl Committer {
         let records = self.transaction.iter().map(|part| part.outcomes.len()).sum();
         self.parts.observer.committed(records, took);
         for part in std::mem::take(&mut self.transaction) {
-            part.account.commit(part.next);
-            self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
+            let bytes = part.bytes();
+            part.account.commit(part.done);
+            self.parts.budget.release(&part.account, part.outcomes.len(), bytes);
         }
         if self.parts.budget.was_starved() {
             (self.parts.wake_sources)();
@@ -431,6 +443,11 @@ impl Committer {
     }
 
     fn failed(&mut self, error: BrokerError) -> Pace {
+        if self.phase == Phase::Offsets && error.code == METADATA_TOO_LARGE {
+            // The same metadata would be refused again, and without it what it names would be done twice.
+            self.parts.faults.raise(Fault::MetadataTooLarge);
+            return Pace::Stopped;
+        }
         tracing::warn!(%error, class = ?error.class, phase = ?self.phase, "transaction interrupted");
         self.note_trouble(&error.to_string());
         self.unknown |=

@@ -333,11 +333,6 @@ fn refuse_what_is_planned(written: &ConfigFile, faults: &mut Vec<(Key, Fault)>) 
             Fault::new("`offsets.missing = \"latest\"` is not built yet").help("leave it at \"earliest\"");
         faults.push((Key::from_dotted("offsets.missing"), fault));
     }
-    if written.commit.order != Order::Partition {
-        let fault = Fault::new("`commit.order` other than \"partition\" is not built yet")
-            .help("leave it at \"partition\"");
-        faults.push((Key::from_dotted("commit.order"), fault));
-    }
 }
 
 fn instance(written: &str, machine: &Machine, faults: &mut Vec<(Key, Fault)>) -> String {

@@ -214,9 +214,9 @@ pub enum GroupProtocol {
 pub enum Order {
     /// The outcomes of a partition.
     Partition,
-    /// The outcomes of a key. Planned: refused.
+    /// The outcomes of a key.
     Key,
-    /// Nothing. Planned: refused.
+    /// Nothing.
     None,
 }
 

@@ -125,6 +125,7 @@ impl<'a> Run<'a> {
             .serving(ground.models.path().to_owned())
             .with(&format!("kafka.session_timeout={}s", SESSION.as_secs()))
             .with("kafka.transaction_timeout=4s")
+            .with(&format!("commit.order={}", schedule.order))
             .with("stop.drain_timeout=5s")
             .with("models.slow.batch.size_max=1");
         rig.kept = Some(kept);

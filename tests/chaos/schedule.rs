@@ -206,6 +206,8 @@ pub(crate) struct Schedule {
     pub(crate) engines: usize,
     /// Requests a second.
     pub(crate) rate: u32,
+    /// What the engines keep in order: `commit.order`.
+    pub(crate) order: &'static str,
     /// For how long they are sent.
     pub(crate) length: Duration,
     /// In the order of their time.
@@ -226,8 +228,18 @@ impl Schedule {
             plan.add(kind, &mut dice);
         }
         plan.steps.sort_by_key(|step| step.at);
+        let order = ["partition", "key", "none"][dice.below(3)];
         let last = plan.steps.last().map_or(Duration::from_millis(CALM_MILLIS), |step| step.at);
-        Self { seed, nodes, engines, rate, length: last + AFTER, steps: plan.steps, faults: plan.faults }
+        Self {
+            seed,
+            nodes,
+            engines,
+            rate,
+            order,
+            length: last + AFTER,
+            steps: plan.steps,
+            faults: plan.faults,
+        }
     }
 
     /// How many requests are sent, besides those of single steps.
@@ -240,9 +252,10 @@ impl fmt::Display for Schedule {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "seed {}: {} engines, {} nodes, {} requests a second for {:.1} s",
+            "seed {}: {} engines, commit.order={}, {} nodes, {} requests a second for {:.1} s",
             self.seed,
             self.engines,
+            self.order,
             self.nodes,
             self.rate,
             self.length.as_secs_f64()

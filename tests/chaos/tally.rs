@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) seed: u64,
     nodes: usize,
     engines: usize,
+    /// Their `commit.order`.
+    order: &'static str,
     /// What was done to them, by kind.
     faults: BTreeMap<&'static str, usize>,
     /// What was to be done and could not be, and why.
@@ -112,14 +114,14 @@ impl Outcome {
         for kind in &schedule.faults {
             *faults.entry(kind.name()).or_default() += 1;
         }
-        let (seed, nodes, engines) = (schedule.seed, schedule.nodes, schedule.engines);
-        Self { seed, nodes, engines, faults, ..Self::default() }
+        let Schedule { seed, nodes, engines, order, .. } = *schedule;
+        Self { seed, nodes, engines, order, faults, ..Self::default() }
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "seed {}:", self.seed)?;
+        write!(out, "seed {}: order={}", self.seed, self.order)?;
         for (kind, count) in &self.faults {
             write!(out, " {kind}={count}")?;
         }

@@ -16,6 +16,7 @@ mod rig;
 mod served;
 mod slim;
 mod stop;
+mod straggler;
 mod strangers;
 mod unknown;
 mod wait;

@@ -11,8 +11,11 @@ use std::time::Duration;
 use dataflows::lockstep::{End, Lots, Next};
 use operators::broker::Class;
 use operators::broker::simulated::{Fault, FaultPlan, FaultRule, Step, When};
+use operators::commit_order::CommitOrder;
 use operators::fault::Fault as EngineFault;
 use world::{World, WorldOptions};
+
+const ORDERS: [CommitOrder; 3] = [CommitOrder::Partition, CommitOrder::Key, CommitOrder::None];
 
 /// The seeds of this run: one, or the first so many.
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -81,9 +84,13 @@ fn run_seed(seed: u64) -> String {
         world.backend.break_device(dice.roll(20));
     }
     let slow = 1 + dice.roll(12) * dice.roll(2);
+    let order = ORDERS[usize::try_from(dice.roll(3)).unwrap()];
+    // Whoever reads on after a crash may be configured otherwise.
+    let mixed = dice.roll(3) == 0;
     let mut crashes = dice.roll(4);
     for round in 0.. {
         let crash_at = (crashes > 0).then(|| 1 + dice.roll(60));
+        world.set_order(if mixed { ORDERS[usize::try_from(dice.roll(3)).unwrap()] } else { order });
         let lots = Lots { device_one_in: slow, ..World::lots(seed * 1_000 + round) };
         let crash = move |progress: dataflows::lockstep::Progress| {
             crash_at.is_some_and(|at| progress.transaction_turns >= at)
@@ -96,6 +103,11 @@ fn run_seed(seed: u64) -> String {
         }
     }
     world.assert_clean();
+    if !mixed && order != CommitOrder::None {
+        for (key, offsets) in world.results_by_key() {
+            assert!(offsets.is_sorted(), "the results of {key:?} are out of order: {offsets:?}");
+        }
+    }
     world.broker.history_hash()
 }
 
@@ -137,6 +149,19 @@ fn a_crash_before_any_call_of_the_transaction_loses_and_doubles_nothing() {
         }
         world.assert_clean();
     }
+}
+
+/// What the seeds check about order they could miss in silence: here it has something to find.
+#[test]
+fn without_order_the_results_of_a_key_overtake_each_other() {
+    let overtaken = (1..10).any(|seed| {
+        let world = World::new(seed, WorldOptions::default());
+        world.set_order(CommitOrder::None);
+        assert_eq!(world.run(World::lots(seed), |_| false), End::Stopped);
+        world.assert_clean();
+        world.results_by_key().values().any(|offsets| !offsets.is_sorted())
+    });
+    assert!(overtaken);
 }
 
 #[test]

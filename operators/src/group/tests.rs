@@ -8,6 +8,8 @@ use crate::broker::{Broker, GroupToken, OffsetCommit, Ownership, Producer, Queue
 use crate::budget::BudgetConfig;
 use crate::clock::ManualClock;
 use crate::fixtures::{broker, broker_error, committed, lease, results};
+use crate::lease::NextOffset;
+use crate::metadata::MetadataError;
 use crate::outbox::Retained;
 use crate::records::Records;
 
@@ -337,7 +339,10 @@ fn metadata_of_another_program_stops_the_engine_before_anything_of_that_partitio
     predecessor.member.leave().unwrap();
     let mut rig = rig(broker, clock);
     let orders = rig.settle();
-    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignMetadata { partition: Partition(1) }));
+    assert_eq!(
+        rig.parts.faults.get(),
+        Some(&Fault::Metadata { partition: Partition(1), error: MetadataError::Foreign })
+    );
     assert!(!orders.iter().any(|order| order.contains(" 1/")), "{orders:?}");
     assert_eq!(committed(&rig.broker), [None, Some(9), None, None]);
 }

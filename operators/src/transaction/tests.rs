@@ -84,7 +84,6 @@ fn rig_with(limit: TransactionLimit) -> Rig {
     let mut rig = Rig { broker, clock, observer, member, parts, committer, accounts, woken, offered, lossy };
     for partition in 0..2 {
         let account = Arc::new(LeaseAccount::default());
-        account.commit(NextOffset(0));
         rig.parts.tenure.lock().grant(lease(partition, 1), Arc::clone(&account));
         rig.accounts.insert(partition, account);
     }

@@ -80,6 +80,10 @@ fn an_engine_whose_groups_metadata_is_another_programs_stops_and_commits_nothing
     assert_eq!(before.as_ref().map(|committed| committed.metadata.as_str()), Some("savepoint 17"));
     let mut engine = rig.engine("one");
     assert_eq!(engine.end().code(), Some(13), "{}", engine.log());
-    assert!(engine.log().contains("partition 0 was written by another program"), "{}", engine.log());
+    assert!(
+        engine.log().contains("partition 0 was refused: it was written by another program"),
+        "{}",
+        engine.log()
+    );
     assert_eq!((committed(&rig), engine.counted("commits")), (before, 0));
 }

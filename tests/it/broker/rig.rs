@@ -16,7 +16,7 @@ use operators::clock::{Clock, Moment, SystemClock};
 use operators::lease::{NextOffset, Partition};
 use operators::model::{ModelFile, store};
 use tempfile::TempDir;
-use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, audit};
+use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, ResultKey, audit};
 use tidemill::cli::audit::Patience;
 use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
 use tidemill::produce::{Sender, Watcher, send_load};
@@ -216,6 +216,12 @@ impl Rig {
         self.folder.path().join("acknowledged.jsonl")
     }
 
+    /// The key that its engines give to results.
+    fn result_key(&self) -> ResultKey {
+        let by_request = self.settings.iter().any(|setting| setting == "results.key=request_key");
+        if by_request { ResultKey::RequestKey } else { ResultKey::RequestId }
+    }
+
     /// Waits until each request has its outcome, audits, and checks that all is well.
     pub(crate) fn audit(&self) -> AuditReport {
         let report = self.report();
@@ -232,6 +238,7 @@ impl Rig {
             strict: true,
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
+            result_key: self.result_key(),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         };

@@ -122,7 +122,11 @@ pub(crate) fn metadata_over_the_limit_is_abortable(subject: &Subject) {
     producer.begin().expect("the next one begins");
     let error = add_offsets(&mut *producer, &topic, &[offset(0, 2, &"m".repeat(4097))], &reader)
         .expect_err("4097 bytes do not");
-    assert_eq!(error.class, Class::Abortable, "{error}");
+    assert_eq!(
+        (error.class, error.code.as_str()),
+        (Class::Abortable, "OFFSET_METADATA_TOO_LARGE"),
+        "{error}"
+    );
     goes_on_after_an_abort(subject, producer, &topic);
 }
 

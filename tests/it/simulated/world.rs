@@ -1,5 +1,7 @@
 //! A simulated broker with a load on it, an engine for it, and the audit.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,9 +10,10 @@ use dataflows::engine::Engine;
 use dataflows::inference::{InferenceConfig, Models};
 use dataflows::lockstep::{self, End, Lots, Next, Progress};
 use operators::broker::simulated::SimulatedBroker;
-use operators::broker::{Broker, Isolation, PollLimit, TopicSpec};
+use operators::broker::{Broker, Isolation, LogRecord, PollLimit, TopicSpec};
 use operators::catalog::{BatchPolicy, ModelIndex, NotFinite};
 use operators::clock::ManualClock;
+use operators::commit_order::CommitOrder;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
 use operators::lease::Partition;
@@ -24,6 +27,7 @@ use tidemill::load::{Load, LoadOptions, ModelRow};
 const ROW_LEN: usize = 4;
 const OUTPUT_LEN: usize = 3;
 const PARTITIONS: i32 = 6;
+const RESULT_PARTITIONS: i32 = 4;
 
 /// How large a world is.
 pub(crate) struct WorldOptions {
@@ -44,6 +48,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) seen: Arc<Seen>,
     models: Models,
+    order: Cell<CommitOrder>,
 }
 
 /// What the engine told about itself, as far as tests ask for it.
@@ -98,8 +103,8 @@ impl World {
         let clock = Arc::new(ManualClock::new());
         let broker = SimulatedBroker::new(Arc::clone(&clock) as Arc<_>, seed);
         let mut admin = broker.admin().unwrap();
-        for (name, partitions) in [("requests", PARTITIONS), ("results", 4), ("dlq", 2)] {
-            let config = std::collections::BTreeMap::new();
+        for (name, partitions) in [("requests", PARTITIONS), ("results", RESULT_PARTITIONS), ("dlq", 2)] {
+            let config = BTreeMap::new();
             admin.create(&TopicSpec { name: name.into(), partitions, replication: 1, config }).unwrap();
         }
         let backend = Arc::new(SimulatedBackend::new(
@@ -114,7 +119,7 @@ impl World {
             files: Arc::new(loaded.files),
             backend: Arc::clone(&backend) as Arc<_>,
         };
-        let world = Self { broker, backend, clock, seen: Arc::default(), models };
+        let world = Self { broker, backend, clock, seen: Arc::default(), models, order: Cell::default() };
         world.write(seed, &options);
         world
     }
@@ -141,7 +146,7 @@ impl World {
     /// An engine for this world.
     pub(crate) fn engine(&self) -> Engine {
         Engine {
-            config: config(),
+            config: InferenceConfig { commit_order: self.order.get(), ..config() },
             models: self.models.clone(),
             broker: Arc::new(self.broker.as_instance("process-0")),
             health: Arc::new(Health::new()),
@@ -149,6 +154,11 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<_>,
             wrap_device: None,
         }
+    }
+
+    /// The next engines commit in this order.
+    pub(crate) fn set_order(&self, order: CommitOrder) {
+        self.order.set(order);
     }
 
     /// Lots that let a run come to its end.
@@ -198,6 +208,23 @@ impl World {
         audit(&self.broker, &options, &mut Answers, &mut Unwatched).unwrap()
     }
 
+    /// The committed results of each request key, by the key and the partition of the results: the offsets of their requests.
+    pub(crate) fn results_by_key(&self) -> BTreeMap<(String, i32), Vec<i64>> {
+        let mut found: BTreeMap<_, Vec<i64>> = BTreeMap::new();
+        for partition in 0..RESULT_PARTITIONS {
+            let mut each = |record: LogRecord<'_>| {
+                let result: serde_json::Value =
+                    serde_json::from_slice(record.record.value().unwrap()).unwrap();
+                let text = |name: &str| result[name].as_str().unwrap().to_owned();
+                let key = format!("{}|{}", text("tenant_id"), text("model_id"));
+                let offset = result["origin"]["offset"].as_i64().unwrap();
+                found.entry((key, partition)).or_default().push(offset);
+            };
+            self.broker.read("results", Partition(partition), Isolation::ReadCommitted, &mut each).unwrap();
+        }
+        found
+    }
+
     /// Asserts that each request ended once, and rightly.
     pub(crate) fn assert_clean(&self) {
         let report = self.audit();
@@ -240,6 +267,7 @@ fn config() -> InferenceConfig {
         activation: PollLimit { records: 24, bytes: 64 << 10 },
         epoch_interval: Duration::from_millis(10),
         commit_interval: Duration::from_millis(20),
+        commit_order: CommitOrder::Partition,
         commit_limit: TransactionLimit { records: 30, bytes: 64 << 10 },
         transaction_timeout: Duration::from_secs(30),
         open_max: Duration::from_mins(10),

@@ -9,6 +9,7 @@ use dataflows::lockstep::{End, Next};
 use operators::broker::{
     Admin, Broker, BrokerError, GroupToken, Isolation, LogRecord, Member, OffsetCommit, Producer, Writer,
 };
+use operators::commit_order::CommitOrder;
 use operators::device::{Batch, Device, Executed};
 use operators::fault::Fault;
 use operators::lease::{NextOffset, Partition};
@@ -146,6 +147,8 @@ enum Wrong {
     OffsetsBeforeOutcomes,
     /// The committed offset stays behind the outcomes that were committed with it.
     OffsetsBehindOutcomes,
+    /// What was done past the committed offset is not committed with it.
+    MetadataStripped,
     /// Every hundredth record is never sent.
     DroppedRecords,
 }
@@ -232,6 +235,9 @@ impl Producer for WrongProducer {
         if self.how == Wrong::OffsetsBehindOutcomes {
             offsets.iter_mut().for_each(|offset| offset.next = NextOffset((offset.next.0 - 1).max(0)));
         }
+        if self.how == Wrong::MetadataStripped {
+            offsets.iter_mut().for_each(|offset| offset.metadata.clear());
+        }
         self.inner.send_offsets(topic, &offsets, token)
     }
 
@@ -262,10 +268,11 @@ impl Producer for WrongProducer {
 }
 
 /// Runs a wrong engine with a crash at each of the first calls of its transactions; returns what the audits found.
-fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
+fn lost_and_duplicated(how: Wrong, order: CommitOrder) -> (u64, u64) {
     let mut found = (0, 0);
     for crash_at in 1..40 {
         let world = World::new(crash_at, WorldOptions { requests: 120, ..WorldOptions::default() });
+        world.set_order(order);
         for round in 0..2 {
             let engine = world.engine();
             let broker = WrongBroker { inner: Arc::clone(&engine.broker), how };
@@ -285,23 +292,30 @@ fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
 
 #[test]
 fn an_engine_that_commits_offsets_before_outcomes_loses_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBeforeOutcomes).0 > 0);
+    assert!(lost_and_duplicated(Wrong::OffsetsBeforeOutcomes, CommitOrder::Partition).0 > 0);
 }
 
 #[test]
 fn an_engine_whose_offsets_stay_behind_its_outcomes_doubles_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBehindOutcomes).1 > 0);
+    assert!(lost_and_duplicated(Wrong::OffsetsBehindOutcomes, CommitOrder::Partition).1 > 0);
+}
+
+#[test]
+fn an_engine_that_does_not_commit_what_overtook_a_straggler_doubles_records_and_is_found_out() {
+    assert!(lost_and_duplicated(Wrong::MetadataStripped, CommitOrder::None).1 > 0);
+    assert!(lost_and_duplicated(Wrong::MetadataStripped, CommitOrder::Key).1 > 0);
 }
 
 #[test]
 fn an_engine_that_drops_a_record_at_the_producer_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::DroppedRecords).0 > 0);
+    assert!(lost_and_duplicated(Wrong::DroppedRecords, CommitOrder::Partition).0 > 0);
 }
 
 #[test]
 fn the_same_crashes_find_nothing_in_the_engine_as_it_is() {
-    for crash_at in 1..40 {
+    for (crash_at, order) in (1..40).zip(super::ORDERS.into_iter().cycle()) {
         let world = World::new(crash_at, WorldOptions { requests: 120, ..WorldOptions::default() });
+        world.set_order(order);
         let crash = move |progress: dataflows::lockstep::Progress| progress.transaction_turns >= crash_at;
         world.run(World::lots(crash_at), crash);
         assert_eq!(world.run(World::lots(crash_at + 1_000), |_| false), End::Stopped);

@@ -286,8 +286,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const STATISTICS_INTERVAL_MS: &str = "1000";
 
 const CONSUMER: &[(&str, &str)] = &[
-    // Per partition, because each has a queue of its own: 64 partitions may hold 64 MiB.
-    ("queued.max.messages.kbytes", "1024"),
+    // Per partition, because each has a queue of its own: 64 partitions may hold 32 MiB.
+    ("queued.max.messages.kbytes", "512"),
     ("queued.min.messages", "1000"),
     // A fetch brings at most this of each partition: a megabyte of all of them at once would be memory that only waits.
     ("fetch.message.max.bytes", "131072"),
