@@ -52,6 +52,7 @@ struct Engine {
     committed_records: Counter,
     commit_seconds: Histogram,
     aborts: Counter,
+    rebuilds: Counter,
 }
 
 /// Metrics with a series a model, or a worker.
@@ -216,13 +217,14 @@ impl Engine {
         let commits = counter("commits", "Transactions committed");
         let committed_records = counter("committed_records", "Requests whose outcome was committed");
         let aborts = counter("aborts", "Transactions aborted");
+        let rebuilds = counter("producer_rebuilds", "Producers of outcomes made anew");
         let commit_seconds = Histogram::new(&SECONDS);
         registry.register(
             "commit_seconds",
             "From a transaction's first send to its commit",
             commit_seconds.clone(),
         );
-        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts }
+        Self { polled_records, polled_bytes, commits, committed_records, commit_seconds, aborts, rebuilds }
     }
 }
 
@@ -350,6 +352,10 @@ impl Observer for Metrics {
     fn lost(&self, partition: Partition, records: u64) {
         let labels = PartitionLabel { partition: partition.0.into() };
         self.families.lost_records.get_or_create(&labels).inc_by(records);
+    }
+
+    fn rebuilt(&self) {
+        self.engine.rebuilds.inc();
     }
 
     fn lease(&self, lease: &LeaseSeen) {

@@ -154,6 +154,7 @@ impl AtLeastOnce {
         match self.round.parts.broker.plain_producer() {
             Ok(producer) => {
                 self.producer = Some(producer);
+                self.round.parts.observer.rebuilt();
                 self.begin()
             }
             Err(error) => self.uncommitted(error),

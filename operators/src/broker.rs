@@ -303,7 +303,7 @@ pub enum TopicSeen {
 /// A proof of membership, which the broker checks when offsets are sent.
 pub enum GroupToken {
     /// The group metadata of a librdkafka consumer.
-    Kafka(rdkafka::consumer::ConsumerGroupMetadata),
+    Kafka(std::sync::Arc<rdkafka::consumer::ConsumerGroupMetadata>),
     /// Of a simulated member.
     Simulated {
         /// The group.

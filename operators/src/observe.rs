@@ -30,6 +30,9 @@ pub trait Observer: Send + Sync {
     /// Records of a partition were lost, as an operator has accepted.
     fn lost(&self, partition: Partition, records: u64);
 
+    /// A new producer has taken over from one that could not be used any more.
+    fn rebuilt(&self);
+
     /// The state of a lease, told about once a second and at each grant.
     fn lease(&self, lease: &LeaseSeen);
 
@@ -115,6 +118,7 @@ impl Observer for Silent {
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
     fn lost(&self, _: Partition, _: u64) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, _: u64) {}

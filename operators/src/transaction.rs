@@ -207,6 +207,7 @@ impl ExactlyOnce {
         match self.round.parts.broker.producer(&self.round.config.transactional_id) {
             Ok(producer) => {
                 self.producer = Some(producer);
+                self.round.parts.observer.rebuilt();
                 if self.round.is_empty() {
                     return self.rest();
                 }

@@ -9,10 +9,11 @@
 //! | `writer` | the producer of the tools around the engine |
 //! | `admin` `log` | topics and committed offsets; a partition read from start to end |
 //! | `error` | what an error of librdkafka means to the engine |
-//! | `signal` | how a thread waits at no cost |
+//! | `signal` `bounded` | how a thread waits at no cost, and how it waits for a call that may never return |
 //! | `native` | what the safe bindings do not offer; the only `unsafe` |
 
 mod admin;
+mod bounded;
 mod config;
 mod diagnostics;
 mod error;

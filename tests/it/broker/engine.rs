@@ -38,7 +38,7 @@ impl Engine {
     }
 
     fn assert_runs(&mut self) {
-        let ended = self.child.try_wait().unwrap();
+        let ended = self.ended();
         assert!(ended.is_none(), "the engine ended by itself: {ended:?}");
     }
 
@@ -63,12 +63,7 @@ impl Engine {
     /// The series of a metric of whole numbers, if the page can be had.
     pub(crate) fn series(&self, metric: &str) -> Option<Vec<u64>> {
         let (_, page) = self.page("/metrics")?;
-        let values = page.lines().filter_map(|line| {
-            let rest = line.strip_prefix(metric)?;
-            let ends = rest.starts_with('{') || rest.starts_with(' ');
-            ends.then(|| rest.rsplit(' ').next()?.parse().ok())?
-        });
-        Some(values.collect())
+        Some(series_in(&page, metric))
     }
 
     /// The partitions that it reads, if the page can be had.
@@ -112,10 +107,25 @@ impl Engine {
         assert!(sent.success(), "the signal {name} could not be sent");
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end.
     pub(crate) fn end(&mut self) -> ExitStatus {
-        until("the engine to end", || self.child.try_wait().unwrap())
+        until("the engine to end", || self.ended())
     }
+}
+
+/// The series of a metric of whole numbers in a page.
+pub(crate) fn series_in(page: &str, metric: &str) -> Vec<u64> {
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(metric)?;
+        let ends = rest.starts_with('{') || rest.starts_with(' ');
+        ends.then(|| rest.rsplit(' ').next()?.parse().ok())?
+    });
+    values.collect()
 }
 
 impl Drop for Engine {

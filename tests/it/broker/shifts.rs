@@ -7,6 +7,7 @@ use operators::lease::Partition;
 
 use super::engine::Engine;
 use super::offsets::{commit, committed, rig, write};
+use super::operator::Cluster;
 use super::rig::Rig;
 use super::wait::until;
 use crate::conformance::Operator;
@@ -51,7 +52,7 @@ fn letters(rig: &Rig) -> (BTreeSet<String>, usize) {
 fn records_deleted_before_they_were_read_stop_the_engine_until_exactly_that_loss_is_accepted() {
     let rig = rig("deleted", 2, "");
     let argument = |range: &str| format!("{}:0:{range}", rig.requests());
-    rig.operator().delete_before(&rig.requests(), 0, 5);
+    Cluster::new(rig.bootstrap()).delete_before(&rig.requests(), 0, 5);
     let mut engine = rig.engine("one");
     let gone = "partition 0: offsets 2..5 were deleted before they were read, and its log holds 5..10";
     stops_saying(&mut engine, &[gone.to_owned(), format!("--accept-loss {}", argument("2..5"))]);
@@ -60,7 +61,7 @@ fn records_deleted_before_they_were_read_stop_the_engine_until_exactly_that_loss
     let mut engine = rig.engine_told("one", 2, &["--accept-loss", &argument("2..4")]);
     stops_saying(&mut engine, &[gone.to_owned()]);
 
-    rig.operator().delete_before(&rig.requests(), 0, 6);
+    Cluster::new(rig.bootstrap()).delete_before(&rig.requests(), 0, 6);
     let mut engine = rig.engine_told("one", 2, &["--accept-loss", &argument("2..5")]);
     stops_saying(&mut engine, &[format!("--accept-loss {}", argument("2..6"))]);
     assert_eq!(next(&rig), Some(2), "nothing was skipped");
@@ -86,7 +87,7 @@ fn an_engine_that_was_away_while_its_log_was_cut_saves_what_it_has_and_names_the
     engine.until_at_least("tidemill_committed_records_total", 500);
     engine.signal("STOP");
     rig.load(3_000, None).finish();
-    rig.operator().delete_before(&rig.requests(), 0, 3_400);
+    Cluster::new(rig.bootstrap()).delete_before(&rig.requests(), 0, 3_400);
     engine.signal("CONT");
     assert_eq!(engine.end().code(), Some(13), "{}", engine.log());
     let from = next(&rig).unwrap();
@@ -98,7 +99,7 @@ fn an_engine_that_was_away_while_its_log_was_cut_saves_what_it_has_and_names_the
     assert_eq!(engine.count("tidemill_lost_records_total"), 3_400 - u64::try_from(from).unwrap());
     stop(engine);
     // The second load's log of acknowledgements has replaced the first one's.
-    let report = rig.audit_report();
+    let report = rig.report();
     let lost = 3_400 - u64::try_from(from.max(500)).unwrap();
     assert_eq!(
         (report.lost, report.duplicated, report.wrong, report.unexpected, report.missing),
@@ -117,7 +118,7 @@ fn a_topic_made_anew_is_not_read_at_the_old_ones_offset_though_its_log_holds_it(
     engine.until_drained(1);
     stop(engine);
     let old = committed(&rig).unwrap();
-    rig.operator().make_anew(&rig.requests());
+    Cluster::new(rig.bootstrap()).make_anew(&rig.requests());
     write(&rig, "new", 20);
     until("the old offset to be forgotten", || next(&rig).is_none().then_some(()));
     commit(&rig, 7, &old.metadata);
@@ -142,7 +143,7 @@ fn a_topic_made_anew_under_a_running_engine_stops_it_before_anything_of_the_new_
         write(&rig, "old", 7);
         let mut engine = rig.engine("one");
         engine.until_drained(1);
-        rig.operator().make_anew(&rig.requests());
+        Cluster::new(rig.bootstrap()).make_anew(&rig.requests());
         write(&rig, "new", 20);
         stops_saying(&mut engine, &["was made anew".to_owned()]);
         assert_eq!(next(&rig), None);
@@ -161,7 +162,7 @@ fn a_topic_that_is_deleted_stops_the_engine() {
     write(&rig, "old", 7);
     let mut engine = rig.engine("one");
     engine.until_drained(1);
-    rig.operator().delete(&rig.requests());
+    Cluster::new(rig.bootstrap()).delete(&rig.requests());
     stops_saying(&mut engine, &[format!("the topic {:?} was deleted", rig.requests())]);
 }
 
@@ -174,7 +175,7 @@ fn partitions_added_under_load_are_served_from_their_start() {
         let mut engine = rig.engine("one");
         rig.load(1_000, None).finish();
         engine.until_at_least("tidemill_committed_records_total", 500);
-        rig.operator().add_partitions(&rig.requests(), 5);
+        Cluster::new(rig.bootstrap()).add_partitions(&rig.requests(), 5);
         // Some of them get records before the engine knows of them.
         rig.load(2_000, None).finish();
         engine.until_drained(5);
@@ -190,10 +191,10 @@ fn offsets_that_an_operator_resets_are_followed_and_told_and_only_while_nobody_r
     write(&rig, "bad", 10);
     let mut engine = rig.engine("one");
     engine.until_drained(1);
-    let (done, said) = rig.operator().reset_offset(rig.group(), &rig.requests(), 0, 4);
+    let (done, said) = Cluster::new(rig.bootstrap()).reset_offset(rig.group(), &rig.requests(), 0, 4);
     assert!(!done, "Kafka has done it under a running member: {said}");
     stop(engine);
-    let (done, said) = rig.operator().reset_offset(rig.group(), &rig.requests(), 0, 4);
+    let (done, said) = Cluster::new(rig.bootstrap()).reset_offset(rig.group(), &rig.requests(), 0, 4);
     assert!(done && next(&rig) == Some(4), "{said}");
     let mut engine = rig.engine("one");
     engine.until_at_least("tidemill_committed_records_total", 6);
@@ -210,7 +211,7 @@ fn a_stranger_that_commits_for_a_partition_that_is_held_stops_the_engine() {
     write(&rig, "bad", 10);
     let mut engine = rig.engine("one");
     engine.until_drained(1);
-    rig.operator().commit_as_a_stranger(rig.group(), &rig.requests(), 0, 4);
+    Cluster::new(rig.bootstrap()).commit_as_a_stranger(rig.group(), &rig.requests(), 0, 4);
     assert_eq!(next(&rig), Some(4), "Kafka takes it");
     assert_eq!(engine.end().code(), Some(1), "{}", engine.log());
     let says = "partition 0 was committed at 4 by somebody else, while this process held it and stood at 10";

@@ -76,6 +76,7 @@ impl Observer for Seen {
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
     fn lost(&self, _: Partition, _: u64) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {

@@ -502,7 +502,7 @@ impl Ownership for Shared {
             (Some(before), Some(token), Some(after))
                 if !lost && before == after && before.generation >= 0 && !before.member.is_empty() =>
             {
-                Ok(GroupToken::Kafka(token))
+                Ok(GroupToken::Kafka(Arc::new(token)))
             }
             _ => Err(error::with_class(
                 Class::Abortable,
