@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help demo test check bench models doctor
+.PHONY: help demo test chaos check bench models doctor
 
 export FEATURES
 features := $(if $(FEATURES),--features $(FEATURES))
@@ -13,6 +13,9 @@ help:
 	@echo 'make demo                20,000 requests through four models, on a simulated broker; audited'
 	@echo 'make demo BROKER=kafka   the same on a real Kafka broker, started for it and stopped after'
 	@echo 'make test                every test, those on a real broker too'
+	@echo 'make chaos SEEDS=5 MINUTES=5   at most so many schedules of faults, none begun later, on a real broker; audited'
+	@echo 'make chaos SEED=17       one of them again'
+	@echo 'make chaos SEEDS=5 NODES=3     the same on a broker of three nodes'
 	@echo 'make check               format, lints, documentation'
 	@echo 'make bench               the benchmarks, on a real broker'
 	@echo 'make models              make the ONNX models again'
@@ -38,6 +41,14 @@ test: doctor
 	scripts/foreign_client.sh install
 	cargo test --workspace --locked $(features) --no-run
 	$(ort); scripts/kafka.sh run -- cargo test --workspace --locked $(features) $(ARGS)
+
+# ARGS may be --json, --dry-run or --from SEED.
+campaign := $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5) $(if $(MINUTES),--minutes $(MINUTES)))
+chaos: doctor
+	@scripts/kafka.sh install
+	@scripts/onnxruntime.sh install
+	@cargo test --quiet --locked $(features) --test chaos --no-run
+	@$(ort); cargo test --quiet --locked $(features) --test chaos -- $(campaign) --nodes $(or $(NODES),1) $(ARGS)
 
 check:
 	cargo fmt --all --check

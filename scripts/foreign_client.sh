@@ -3,6 +3,8 @@
 #
 #   scripts/foreign_client.sh install            fetch the pinned client into the user's cache folder, unless it is there already
 #   scripts/foreign_client.sh send HOST:PORT     send the records described on stdin: scripts/foreign_client.py says how
+#   scripts/foreign_client.sh commit HOST:PORT ID GROUP TOPIC PARTITION OFFSET
+#                                                commit an offset for a group: scripts/foreign_commit.py says how
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,12 +31,21 @@ install() {
     [[ -d $home ]] || mv "$work/home" "$home"
 }
 
+# Runs a program of ours with the client.
+with_client() {
+    [[ -d $home ]] || die "kafka-python $version is not installed: run \`make test\`, or \`scripts/foreign_client.sh install\`"
+    PYTHONPATH=$home PYTHONDONTWRITEBYTECODE=1 exec python3 "$@"
+}
+
 case ${1:-} in
 install) install ;;
 send)
     (($# == 2)) || die "send: the broker's address is missing"
-    [[ -d $home ]] || die "kafka-python $version is not installed: run \`make test\`, or \`scripts/foreign_client.sh install\`"
-    PYTHONPATH=$home PYTHONDONTWRITEBYTECODE=1 exec python3 "$here/foreign_client.py" "$2"
+    with_client "$here/foreign_client.py" "$2"
+    ;;
+commit)
+    (($# == 7)) || die "commit: six arguments are needed"
+    with_client "$here/foreign_commit.py" "${@:2}"
     ;;
 *)
     sed -n '2,/^set /s/^#\{1,\} \{0,1\}//p' "$0" >&2

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real Kafka broker for tests and demos: one node, KRaft, a free port on loopback, its own data folder, a bounded heap.
+# A real Kafka broker for tests and demos: one node or several, KRaft, free ports on loopback, data folders of their own, a bounded
+# heap each.
 #
 #   scripts/kafka.sh install                  fetch the broker unless it is there already
 #   scripts/kafka.sh start [OPTIONS]          start it, or start the same one again; prints TIDEMILL_BOOTSTRAP=HOST:PORT
@@ -15,6 +16,12 @@
 #   --data DIR        keep the data here instead of in a temporary folder
 #   --port-file FILE  write the port to FILE
 #   --set KEY=VALUE   one more setting of the broker (again for more)
+#   --nodes N         that many nodes instead of one, each broker and controller. With three or more, each partition has three copies,
+#                     of which two must have a record
+#   --node N          start, stop and kill: only this node of several, counted from 1
+#   --proxy PORT      a second listener, which is told to its clients as PORT: there a proxy of yours listens. It finds the listener's
+#                     own port in the file `behind` of the state folder. With several nodes a port each, separated by commas, and
+#                     the files `node-N/behind`
 #
 # The broker is, in this order: the one that TIDEMILL_BOOTSTRAP names (nothing is started or stopped then), the pinned jars from
 # Maven Central on Java 17, the pinned container image. `run` sets TIDEMILL_BOOTSTRAP and TIDEMILL_KAFKA_STATE for CMD, and with
@@ -22,7 +29,7 @@
 #
 # TIDEMILL_CACHE        the cache folder, ~/.cache/tidemill by default
 # TIDEMILL_KAFKA_HOME   the state folder when --state is not given, `run` in the cache folder by default
-# TIDEMILL_KAFKA_HEAP   the broker's largest heap, 512m by default
+# TIDEMILL_KAFKA_HEAP   the broker's largest heap, 512m by default, and 256m for each of several nodes
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,7 +37,6 @@ version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka
 image=apache/kafka:$version
 cache=${TIDEMILL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemill}
 libs=$cache/kafka-$version/libs
-heap=${TIDEMILL_KAFKA_HEAP:-512m}
 ready_seconds=60
 stop_seconds=30
 
@@ -125,10 +131,51 @@ install_broker() {
     esac
 }
 
-# ---- the state of one broker -----------------------------------------------------------------------------------------
+# ---- the state of a broker -------------------------------------------------------------------------------------------
 
-# In the state folder: pid or container, port, controller, data (the folder), owned (present when the data is ours to remove),
-# settings (added by --set), server.properties, broker.log and the log of the start before.
+# In the state folder of a node: pid or container, port, controller, behind and proxy (the second listener's port, and that of the
+# proxy before it), data (the folder), owned (present when the data is ours to remove), settings (added by --set), server.properties,
+# broker.log and the log of the start before. The state folder of a broker is that of its only node; where there are several, it
+# holds `nodes`, their number, and their folders `node-1`, `node-2`, ... In what follows $state is the folder of the node in
+# question, and $home that of the broker.
+
+# The folders of the nodes that a command is about, one a line.
+folders() {
+    if [[ -n $node_option ]]; then
+        echo "$home/node-$node_option"
+    else
+        all_folders
+    fi
+}
+
+# The folders of all nodes.
+all_folders() {
+    local number
+    if [[ ! -f $home/nodes ]]; then
+        echo "$home"
+        return
+    fi
+    for ((number = 1; number <= $(<"$home/nodes"); number++)); do
+        echo "$home/node-$number"
+    done
+}
+
+# each COMMAND...: runs a function for each node that the command is about.
+each() {
+    local state
+    while IFS= read -r state; do
+        "$@" </dev/null
+    done < <(folders)
+}
+
+# Whether one of the nodes runs.
+any_is_running() {
+    local state
+    while IFS= read -r state; do
+        ! is_running || return 0
+    done < <(folders)
+    return 1
+}
 
 # recall NAME, remember NAME VALUE
 recall() {
@@ -190,18 +237,27 @@ is_running() {
 bootstrap() {
     if [[ -n ${TIDEMILL_BOOTSTRAP:-} && -z $state_option ]]; then
         echo "$TIDEMILL_BOOTSTRAP"
-    elif is_running; then
-        echo "127.0.0.1:$(recall port)"
+    elif any_is_running; then
+        addresses
     else
         return 1
     fi
 }
 
-# Two ports that nobody listens on. Not from the range that the kernel takes the ports of outgoing connections from: a client
+# The addresses of all nodes, separated by commas.
+addresses() {
+    local state list=""
+    while IFS= read -r state; do
+        list+=,127.0.0.1:$(recall port)
+    done < <(all_folders)
+    echo "${list#,}"
+}
+
+# free_ports COUNT: ports that nobody listens on. Not from the range that the kernel takes the ports of outgoing connections from: a client
 # that tries to reconnect to a stopped broker in that range can, in time, be given that very port, and connect to itself.
 free_ports() {
-    python3 - <<'PYTHON'
-import random, socket
+    python3 - "$1" <<'PYTHON'
+import random, socket, sys
 
 low = 32768
 try:
@@ -211,7 +267,7 @@ except OSError:
     pass
 candidates = range(15000, low) if low > 16000 else range(15000, 65000)
 taken = []
-while len(taken) < 2:
+while len(taken) < int(sys.argv[1]):
     listener = socket.socket()
     try:
         listener.bind(("127.0.0.1", random.choice(candidates)))
@@ -222,36 +278,66 @@ print(*(listener.getsockname()[1] for listener in taken))
 PYTHON
 }
 
-# The broker's settings, one `key=value` a line. LISTEN is the address to bind, empty for all. The short session is for starting
+# The settings of a node, one `key=value` a line. LISTEN is the address to bind, empty for all. The short session is for starting
 # again after a kill: until the killed broker's session has run out, the controller takes the new one for an impostor.
 settings() {
-    local listen=$1 port controller
+    local listen=$1 port controller voters count copies insync behind proxied="" advertised="" protocol=""
     port=$(recall port)
     controller=$(recall controller)
+    voters=$(voters)
+    count=$(all_folders | wc -l)
+    copies=$((count < 3 ? count : 3))
+    insync=$((copies > 1 ? copies - 1 : 1))
+    if behind=$(recall behind); then
+        proxied=,PROXIED://127.0.0.1:$behind
+        advertised=,PROXIED://127.0.0.1:$(recall proxy)
+        protocol=,PROXIED:PLAINTEXT
+    fi
     cat <<SETTINGS
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller
+node.id=$(number_of "$state")
+controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://$listen:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://$listen:$port,CONTROLLER://127.0.0.1:$controller$proxied
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$advertised
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT$protocol
+inter.broker.listener.name=PLAINTEXT
 auto.create.topics.enable=false
-offsets.topic.replication.factor=1
+default.replication.factor=$copies
+min.insync.replicas=$insync
+offsets.topic.replication.factor=$copies
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$copies
+transaction.state.log.min.isr=$insync
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor=$copies
+share.coordinator.state.topic.min.isr=$insync
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=4000
+group.consumer.min.heartbeat.interval.ms=100
+group.consumer.heartbeat.interval.ms=500
 log.cleaner.dedupe.buffer.size=16777216
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 SETTINGS
-    recall settings || true
+    cat "$home/settings" 2>/dev/null || true
+}
+
+# number_of FOLDER: the number of the node with this state folder.
+number_of() {
+    if [[ $1 == "$home" ]]; then echo 1; else echo "${1##*/node-}"; fi
+}
+
+# Who decides which controller leads: all of them.
+voters() {
+    local state list=""
+    while IFS= read -r state; do
+        list+=,$(number_of "$state")@127.0.0.1:$(recall controller)
+    done < <(all_folders)
+    echo "${list#,}"
 }
 
 # ---- start -----------------------------------------------------------------------------------------------------------
@@ -263,14 +349,13 @@ short_jvm() {
 }
 
 format_data() {
-    local data=$1 id
+    local data=$1
     [[ -f $data/meta.properties ]] && return
-    id=$(head -c 16 /dev/urandom | base64 | tr '+/' '__' | cut -c 1-22)
-    id=${id/#-/_}
-    short_jvm kafka.tools.StorageTool format -t "$id" -c "$state/server.properties" >"$state/broker.log" 2>&1
+    short_jvm kafka.tools.StorageTool format -t "$(<"$home/cluster")" -c "$state/server.properties" >"$state/broker.log" 2>&1
 }
 
-launch_jars() {
+# The data folder of a node and what is to be read before its start.
+prepare_jars() {
     local data
     if ! data=$(recall data) || [[ ! -d $data ]]; then
         data=$(mktemp -d "${TMPDIR:-/tmp}/tidemill-kafka.XXXXXX")
@@ -282,7 +367,10 @@ launch_jars() {
         echo "log.dirs=$data"
     } >"$state/server.properties"
     [[ ! -f $state/broker.log ]] || mv "$state/broker.log" "$state/broker.log.before"
-    format_data "$data" || return 1
+    format_data "$data"
+}
+
+launch_jars() {
     local away=(nohup)
     command -v setsid >/dev/null && away=(setsid)
     # In a session of its own, so that a Ctrl-C reaches the command that uses the broker and not the broker itself.
@@ -291,6 +379,11 @@ launch_jars() {
         kafka.Kafka "$state/server.properties" </dev/null >>"$state/broker.log" 2>&1 &
     remember pid $!
     disown
+}
+
+# A container is prepared by its image.
+prepare_docker() {
+    :
 }
 
 launch_docker() {
@@ -322,59 +415,113 @@ broken_log() {
     tail -n 20 <<<"$log" | cut -c 1-400
 }
 
-# Starts the broker of the state folder on its recorded port, and waits until it answers.
+# Starts the nodes with these state folders on their recorded ports, and waits until each answers. A quorum needs more than one of
+# its nodes to answer at all, so all are started before the first is waited for.
 launch() {
-    local mode=$1 pid=""
-    "launch_$mode" || return 1
-    [[ $mode == jars ]] && pid=$(recall pid)
-    python3 "$here/kafka/ready.py" "127.0.0.1:$(recall port)" "$ready_seconds" ${pid:+"$pid"}
+    local mode=$1 state pid preparing=() process
+    shift
+    for state in "$@"; do
+        "prepare_$mode" &
+        preparing+=($!)
+    done
+    for process in "${preparing[@]}"; do
+        wait "$process" || return 1
+    done
+    for state in "$@"; do
+        "launch_$mode" || return 1
+    done
+    for state in "$@"; do
+        pid=""
+        [[ $mode == jars ]] && pid=$(recall pid)
+        python3 "$here/kafka/ready.py" "127.0.0.1:$(recall port)" "$ready_seconds" "$#" ${pid:+"$pid"} || return
+    done
+}
+
+# What has to be known before the first start of nodes that have no ports yet.
+assign_ports() {
+    local state ports proxies=() number=0
+    [[ -f $home/cluster ]] || head -c 16 /dev/urandom | base64 | tr '+/' '__' | cut -c 1-22 | sed 's/^-/_/' >"$home/cluster"
+    IFS=, read -ra proxies <<<"$proxy_option"
+    while IFS= read -r state; do
+        mkdir -p "$state"
+        read -ra ports < <(free_ports 3)
+        remember port "${ports[0]}"
+        remember controller "${ports[1]}"
+        if [[ -n $proxy_option ]]; then
+            remember behind "${ports[2]}"
+            remember proxy "${proxies[number]:-}"
+        fi
+        number=$((number + 1))
+    done < <(all_folders)
+}
+
+# What is asked of a broker that is started for the first time.
+plan() {
+    mkdir -p "$home"
+    home=$(cd "$home" && pwd -P)
+    state=$home
+    if ((${#set_options[@]} > 0)); then printf '%s\n' "${set_options[@]}" >"$home/settings"; fi
+    ((nodes_option == 1)) || [[ -f $home/nodes ]] || remember nodes "$nodes_option"
+    if [[ -n $data_option ]]; then
+        mkdir -p "$data_option"
+        remember data "$(cd "$data_option" && pwd)"
+        rm -f "$state/owned"
+    fi
 }
 
 start() {
-    local mode attempt answer=0 ports port_is_new="" log
+    local mode attempt answer=0 ports_are_new="" log="" waiting=() state=$home
     if is_foreign; then
         say "using the broker that TIDEMILL_BOOTSTRAP names"
-    elif is_running; then
-        say "runs already"
-    else
-        if recall container >/dev/null; then mode=docker; else mode=$(choose_mode); fi
-        [[ $mode != docker || -z $data_option ]] || die "--data needs the broker from jars, not from a container"
-        install_broker "$mode"
-        mkdir -p "$state"
-        state=$(cd "$state" && pwd -P)
-        rm -f "$state/pid"
-        if [[ -n $data_option ]]; then
-            mkdir -p "$data_option"
-            remember data "$(cd "$data_option" && pwd)"
-            rm -f "$state/owned"
-        fi
-        ((${#set_options[@]} == 0)) || printf '%s\n' "${set_options[@]}" >"$state/settings"
-        for attempt in 1 2 3; do
-            if ! recall port >/dev/null; then
-                ports=$(free_ports)
-                remember port "${ports% *}"
-                remember controller "${ports#* }"
-                port_is_new=yes
-            fi
-            answer=0
-            launch "$mode" || answer=$?
-            ((answer != 0)) || break
-            # Somebody took the port between our choice and the broker's start: choose another.
-            log=$(broken_log)
-            if [[ -z $port_is_new || $attempt == 3 || ! $log =~ "already in use"|"already allocated" ]]; then
-                say "the broker did not start; from its log:"
-                echo "$log" >&2
-                end_broker KILL
-                [[ -z $port_is_new ]] || forget_data
-                exit 1
-            fi
-            end_broker KILL
-            forget_data
-        done
+        finish_start
+        return
     fi
+    plan
+    while IFS= read -r state; do
+        is_running || waiting+=("$state")
+    done < <(folders)
+    state=$home
+    if ((${#waiting[@]} == 0)); then
+        say "runs already"
+        finish_start
+        return
+    fi
+    if recall container >/dev/null; then mode=docker; else mode=$(choose_mode); fi
+    [[ $mode != docker || -z $data_option$proxy_option && ! -f $home/nodes ]] ||
+        die "--data, --nodes and --proxy need the broker from jars, not from a container"
+    [[ -z $data_option || ! -f $home/nodes ]] || die "--data is for a broker of one node"
+    install_broker "$mode"
+    for attempt in 1 2 3; do
+        if [[ ! -f ${waiting[0]}/port ]]; then
+            assign_ports
+            ports_are_new=yes
+        fi
+        for state in "${waiting[@]}"; do rm -f "$state/pid"; done
+        answer=0
+        launch "$mode" "${waiting[@]}" || answer=$?
+        ((answer != 0)) || break
+        # Somebody took a port between our choice and the start: choose others.
+        log=""
+        for state in "${waiting[@]}"; do log+=$(broken_log)$'\n'; done
+        if [[ -z $ports_are_new || $attempt == 3 || ! $log =~ "already in use"|"already allocated" ]]; then
+            say "the broker did not start; from its log:"
+            echo "$log" >&2
+            each end_broker KILL
+            [[ -z $ports_are_new ]] || forget_broker
+            exit 1
+        fi
+        each end_broker KILL
+        forget_broker
+        plan
+    done
+    finish_start
+}
+
+finish_start() {
     if [[ -n $port_file ]]; then
         local address
         address=$(bootstrap)
+        address=${address%%,*}
         printf '%s\n' "${address##*:}" >"$port_file.part"
         mv "$port_file.part" "$port_file"
     fi
@@ -383,7 +530,7 @@ start() {
 
 # ---- stop ------------------------------------------------------------------------------------------------------------
 
-# Ends the broker with SIGNAL and waits until it is gone.
+# Ends a node with SIGNAL and waits until it is gone.
 end_broker() {
     local signal=$1 id tick
     if ! is_running; then
@@ -406,7 +553,7 @@ end_broker() {
     fi
 }
 
-# Removes the data if it is ours, and with it the port: the next start makes a new broker.
+# Removes the data of a node if it is ours, and with it the ports: the next start makes a new one.
 forget_data() {
     local id
     if id=$(recall container); then
@@ -416,7 +563,16 @@ forget_data() {
     elif recall data >/dev/null; then
         return
     fi
-    rm -f "$state/container" "$state/owned" "$state/data" "$state/port" "$state/controller" "$state/settings"
+    rm -f "$state"/{container,owned,data,port,controller,behind,proxy}
+}
+
+# The same of all nodes, and what they have in common.
+forget_broker() {
+    each forget_data
+    # The data that is not ours to remove is to be found again, at the same address.
+    [[ -f $home/port ]] || rm -f "$home"/{settings,cluster}
+    if [[ -f $home/nodes ]]; then rm -rf "$home"/node-*; fi
+    rm -f "$home/nodes"
 }
 
 stop() {
@@ -424,8 +580,17 @@ stop() {
         say "TIDEMILL_BOOTSTRAP names a broker that is not ours: left as it is"
         return
     fi
-    end_broker TERM
-    [[ -n $keep ]] || forget_data
+    end_all
+}
+
+# Ends the nodes, and removes what is ours to remove. A single node of several comes back to the others: its data stays.
+end_all() {
+    local signal=TERM
+    # The last nodes of several would wait for a quorum that there is no more. Whose data goes has nothing to lose.
+    [[ -n $keep || ! -f $home/nodes ]] || signal=KILL
+    [[ -z $node_option ]] || signal=TERM
+    each end_broker "$signal"
+    [[ -n $keep$node_option ]] || forget_broker
 }
 
 # ---- run -------------------------------------------------------------------------------------------------------------
@@ -453,9 +618,8 @@ await_end() {
 clean_up() {
     local status=$?
     trap '' INT TERM HUP
-    end_broker TERM
-    [[ -n $keep ]] || forget_data
-    if [[ -n $state_is_ours && -z $keep ]]; then rm -rf "$state"; fi
+    end_all
+    if [[ -n $state_is_ours && -z $keep ]]; then rm -rf "$home"; fi
     exit "$status"
 }
 
@@ -469,15 +633,15 @@ run() {
     state_is_ours=""
     local child status=0
     if [[ -z $state_option && -z ${TIDEMILL_KAFKA_STATE:-} ]]; then
-        state=$(mktemp -d "${TMPDIR:-/tmp}/tidemill-broker.XXXXXX")
+        home=$(mktemp -d "${TMPDIR:-/tmp}/tidemill-broker.XXXXXX")
         state_is_ours=yes
     fi
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    is_running || trap clean_up EXIT
+    any_is_running || trap clean_up EXIT
     start >&2
-    TIDEMILL_BOOTSTRAP=127.0.0.1:$(recall port)
-    TIDEMILL_KAFKA_STATE=$state
+    TIDEMILL_BOOTSTRAP=$(addresses)
+    TIDEMILL_KAFKA_STATE=$home
     export TIDEMILL_BOOTSTRAP TIDEMILL_KAFKA_STATE
     trap 'signals=$((signals + 1)); last=INT' INT
     trap 'signals=$((signals + 1)); last=TERM' TERM HUP
@@ -548,6 +712,14 @@ tool() {
     short_jvm "$class" "$@"
 }
 
+tell_status() {
+    if is_running; then
+        echo "running bootstrap=127.0.0.1:$(recall port) pid=$(recall pid || recall container) data=$(recall data || echo container) state=$state"
+    else
+        echo "stopped state=$state"
+    fi
+}
+
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 command=${1:-help}
@@ -556,16 +728,22 @@ state_option=""
 data_option=""
 port_file=""
 keep=""
+nodes_option=1
+node_option=""
+proxy_option=""
 set_options=()
 while (($# > 0)); do
     case $1 in
-    --state | --data | --port-file | --set)
+    --state | --data | --port-file | --set | --nodes | --node | --proxy)
         (($# > 1)) || die "$1 needs a value"
         case $1 in
         --state) state_option=$2 ;;
         --data) data_option=$2 ;;
         --port-file) port_file=$2 ;;
         --set) set_options+=("$2") ;;
+        --nodes) nodes_option=$2 ;;
+        --node) node_option=$2 ;;
+        --proxy) proxy_option=$2 ;;
         esac
         shift 2
         ;;
@@ -580,9 +758,14 @@ while (($# > 0)); do
     *) break ;;
     esac
 done
-state=${state_option:-${TIDEMILL_KAFKA_STATE:-${TIDEMILL_KAFKA_HOME:-$cache/run}}}
-[[ $state == /* ]] || state=$PWD/$state
-[[ ! -d $state ]] || state=$(cd "$state" && pwd -P)
+[[ $nodes_option =~ ^[1-9]$ ]] || die "--nodes takes a number from 1 to 9"
+home=${state_option:-${TIDEMILL_KAFKA_STATE:-${TIDEMILL_KAFKA_HOME:-$cache/run}}}
+[[ $home == /* ]] || home=$PWD/$home
+[[ ! -d $home ]] || home=$(cd "$home" && pwd -P)
+state=$home
+[[ -z $node_option || -d $home/node-$node_option ]] || die "there is no node $node_option in $home"
+if [[ -f $home/nodes ]] || ((nodes_option > 1)); then heap=256m; else heap=512m; fi
+heap=${TIDEMILL_KAFKA_HEAP:-$heap}
 case $command in
 run | tool) ;;
 *) (($# == 0)) || die "$command: unexpected argument $1" ;;
@@ -602,7 +785,7 @@ start) start ;;
 stop) stop ;;
 kill)
     is_foreign && die "TIDEMILL_BOOTSTRAP names a broker that is not ours"
-    end_broker KILL
+    each end_broker KILL
     ;;
 status)
     address=$(bootstrap) || {
@@ -611,8 +794,8 @@ status)
     }
     if is_foreign; then
         echo "TIDEMILL_BOOTSTRAP=$address (not ours)"
-    elif is_running; then
-        echo "running bootstrap=$address pid=$(recall pid || recall container) data=$(recall data || echo container) state=$state"
+    elif any_is_running; then
+        each tell_status
     else
         echo "stopped"
         exit 1
@@ -621,7 +804,7 @@ status)
 env)
     address=$(bootstrap) || die "no broker runs here"
     printf 'export TIDEMILL_BOOTSTRAP=%q\n' "$address"
-    is_foreign || printf 'export TIDEMILL_KAFKA_STATE=%q\n' "$state"
+    is_foreign || printf 'export TIDEMILL_KAFKA_STATE=%q\n' "$home"
     ;;
 run) run "$@" ;;
 tool) tool "$@" ;;

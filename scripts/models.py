@@ -201,6 +201,26 @@ def awkward():
         ],
         [("table", np.arange(16, dtype=np.float32) * 0.5)],
     )
+    side, products = 512, 8
+    yield "slow", model(
+        "slow",
+        "Gives its input back, after some two billion multiplications that change nothing.",
+        row,
+        out,
+        [
+            helper.make_node("ReduceSum", ["input"], ["total"], keepdims=0),
+            # Of the input, so that the runtime can't work it out beforehand.
+            helper.make_node("Mul", ["total", "nothing"], ["zero"]),
+            helper.make_node("Expand", ["zero", "square"], ["product-0"]),
+            *(
+                helper.make_node("MatMul", [f"product-{number}"] * 2, [f"product-{number + 1}"])
+                for number in range(products)
+            ),
+            helper.make_node("ReduceSum", [f"product-{products}"], ["rest"], keepdims=0),
+            helper.make_node("Add", ["input", "rest"], ["output"]),
+        ],
+        [("nothing", np.array(0, dtype=np.float32)), ("square", np.array([side, side], dtype=np.int64))],
+    )
     yield "nan-output", model(
         "nan-output",
         "The logarithm of each value: finite inputs give -inf at 0 and NaN below.",

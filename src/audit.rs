@@ -74,6 +74,8 @@ pub struct AuditOptions {
     pub strict: bool,
     /// The reasons outside of a request that are taken on trust even so.
     pub trusted: Vec<Reason>,
+    /// Whether a request may have several outcomes: at least once is what was promised.
+    pub duplicates_allowed: bool,
     /// What the key of a result is.
     pub result_key: ResultKey,
     /// The models whose rows and outputs may hold NaN and infinities.
@@ -106,6 +108,7 @@ impl AuditOptions {
             tolerance: Tolerance::default(),
             strict: false,
             trusted: Vec::new(),
+            duplicates_allowed: false,
             result_key: ResultKey::RequestId,
             not_finite_allowed: BTreeSet::new(),
             group: None,
@@ -229,6 +232,8 @@ struct Audit<'a> {
     watcher: &'a mut dyn Watcher,
     /// Partitions of each topic.
     partitions: BTreeMap<&'a str, i32>,
+    /// Where each partition of the requests begins: what lay before was deleted.
+    firsts: BTreeMap<Partition, Offset>,
     book: Book,
     expected: Expected,
     outcomes: Outcomes,
@@ -254,6 +259,10 @@ impl<'a> Audit<'a> {
                 letter_bytes_max = letter_bytes_max.min(topic_max.unwrap_or(usize::MAX));
             }
         }
+        let requests = (0..partitions[options.requests.as_str()]).map(Partition);
+        let firsts = requests
+            .map(|partition| Ok((partition, admin.first(&options.requests, partition)?)))
+            .collect::<Result<_, BrokerError>>()?;
         let letter_bytes_max = options.letter_bytes_max.unwrap_or(letter_bytes_max);
         Ok(Self {
             broker,
@@ -261,11 +270,12 @@ impl<'a> Audit<'a> {
             oracle,
             watcher,
             partitions,
+            firsts,
             book: Book::default(),
             expected: Expected::new(options),
             outcomes: Outcomes::new(options, letter_bytes_max),
             findings: Findings::new(&options.requests, options.details_max),
-            report: AuditReport::default(),
+            report: AuditReport { duplicates_allowed: options.duplicates_allowed, ..AuditReport::default() },
         })
     }
 
@@ -298,7 +308,10 @@ impl<'a> Audit<'a> {
             &options.requests,
             |audit, partition| audit.options.start(partition),
             Self::open,
-            |audit, partition, next| audit.book.close(partition, audit.options.start(partition), next),
+            |audit, partition, next| {
+                let (from, first) = (audit.options.start(partition), audit.firsts[&partition]);
+                audit.book.close(partition, from, first, next);
+            },
         )
     }
 

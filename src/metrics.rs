@@ -52,6 +52,7 @@ struct Engine {
     committed_records: Counter,
     commit_seconds: Histogram,
     aborts: Counter,
+    rebuilds: Counter,
     executors_replaced: Counter,
     breaker_holds: Gauge,
 }
@@ -69,6 +70,7 @@ struct Families {
     latency_seconds: Family<ModelLabel, Histogram, Seconds>,
     dead_letters: Family<LetterLabels, Counter>,
     epoch_lag: Family<WorkerLabel, Gauge>,
+    lost_records: Family<PartitionLabel, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,6 +90,11 @@ struct LetterLabels {
     model: String,
     reason: &'static str,
     stage: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: i64,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -214,6 +221,7 @@ impl Engine {
         let commits = counter("commits", "Transactions committed");
         let committed_records = counter("committed_records", "Requests whose outcome was committed");
         let aborts = counter("aborts", "Transactions aborted");
+        let rebuilds = counter("producer_rebuilds", "Producers of outcomes made anew");
         let executors_replaced =
             counter("executors_replaced", "Executors given up because a run did not return");
         let commit_seconds = Histogram::new(&SECONDS);
@@ -232,6 +240,7 @@ impl Engine {
             committed_records,
             commit_seconds,
             aborts,
+            rebuilds,
             executors_replaced,
             breaker_holds,
         }
@@ -251,6 +260,7 @@ impl Families {
             latency_seconds: Family::new_with_constructor(Seconds),
             dead_letters: Family::default(),
             epoch_lag: Family::default(),
+            lost_records: Family::default(),
         };
         registry.register("model_records", "Rows inferred", families.model_records.clone());
         registry.register("model_calls", "Calls of the model", families.model_calls.clone());
@@ -278,6 +288,11 @@ impl Families {
             "epoch_lag_ticks",
             "Epochs from the source to the sink",
             families.epoch_lag.clone(),
+        );
+        registry.register(
+            "lost_records",
+            "Records that were lost, as an operator has accepted",
+            families.lost_records.clone(),
         );
         families
     }
@@ -355,6 +370,15 @@ impl Observer for Metrics {
 
     fn aborted(&self) {
         self.engine.aborts.inc();
+    }
+
+    fn lost(&self, partition: Partition, records: u64) {
+        let labels = PartitionLabel { partition: partition.0.into() };
+        self.families.lost_records.get_or_create(&labels).inc_by(records);
+    }
+
+    fn rebuilt(&self) {
+        self.engine.rebuilds.inc();
     }
 
     fn lease(&self, lease: &LeaseSeen) {

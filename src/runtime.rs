@@ -8,6 +8,9 @@ use dataflows::inference::{InferenceConfig, Models};
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
+use operators::commit::Delivery;
+use operators::commit_order::CommitOrder;
+use operators::continuity::{Missing, Policy};
 use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
@@ -16,7 +19,7 @@ use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{Config, ResultKey, batch_bytes_max};
+use crate::config::{self, Config, OffsetsMissing, Order, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -186,6 +189,10 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         queued_batches: 1,
         run_grace: config.onnx.run_grace,
         stuck_max: config.onnx.stuck_max,
+        delivery: match config.delivery {
+            config::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
+            config::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
+        },
         transactional_id: config.kafka.transactional_id(),
         group: config.kafka.group.clone(),
         requests: config.topics.requests.name.clone(),
@@ -203,11 +210,24 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         dead_letters_per_minute_max: config.dead_letters_per_minute_max,
         epoch_interval: config.epoch_interval,
         commit_interval: config.commit.interval,
+        commit_order: match config.commit.order {
+            Order::Partition => CommitOrder::Partition,
+            Order::Key => CommitOrder::Key,
+            Order::None => CommitOrder::None,
+        },
         commit_limit: TransactionLimit { records: config.commit.records_max, bytes: config.commit.bytes_max },
         transaction_timeout: config.kafka.transaction_timeout,
+        policy: Arc::new(Policy { missing: missing(config.offsets.missing), accepted: Vec::new() }),
         open_max: config.outcome_deadline,
         revoke_drain_max: config.stop_drain_timeout.min(std::time::Duration::from_secs(2)),
         stop_drain_max: config.stop_drain_timeout,
+    }
+}
+
+fn missing(written: OffsetsMissing) -> Missing {
+    match written {
+        OffsetsMissing::Earliest => Missing::Earliest,
+        OffsetsMissing::Stop => Missing::Stop,
     }
 }
 
@@ -229,14 +249,30 @@ pub fn fault_error(fault: &Fault) -> CliError {
             Exit::OutcomeMissing,
             "look at the device and at the model; if a run may take so long, raise `onnx.run_max`. A new start does the work again",
         ),
-        Fault::OutOfRange { .. } => (
+        Fault::LogChanged(breaks) if !breaks.arguments().is_empty() => (
             Exit::OffsetsOutOfRange,
-            "nothing was skipped. When the loss is accepted, reset the group's offsets with Kafka's own tools and start again",
+            "nothing was skipped. When the loss is accepted, start again with the `--accept-loss` of the message",
         ),
-        Fault::ForeignMetadata { .. } => {
+        Fault::LogChanged(_) => (
+            Exit::OffsetsOutOfRange,
+            "nothing was skipped. Where to read on is for you to say: set the group's offsets with Kafka's own tools and start again, or, where nothing is committed, with `offsets.missing = \"earliest\"`",
+        ),
+        Fault::TopicChanged { .. } => (
+            Exit::OffsetsOutOfRange,
+            "nothing of the new topic was skipped. Start again: what is committed of the old one is named then, with what accepts its loss",
+        ),
+        Fault::TopicGone { .. } => (
+            Exit::OffsetsOutOfRange,
+            "make it again, with `tidemill topics create`, and start again: what is committed of the old one is named then",
+        ),
+        Fault::Metadata { .. } => {
             (Exit::OffsetsOutOfRange, "use another `kafka.group`, or reset this one's offsets")
         }
-        Fault::Unreconciled { .. } => (
+        Fault::MetadataTooLarge => (
+            Exit::Failed,
+            "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default, or `commit.order = \"partition\"`; nothing was lost",
+        ),
+        Fault::Unreconciled { .. } | Fault::ForeignCommit { .. } => (
             Exit::Failed,
             "somebody else commits for this `kafka.group`: find out who, then start again; nothing more was committed",
         ),

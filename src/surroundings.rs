@@ -46,6 +46,10 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
     let properties = |properties: &Properties| -> BTreeMap<String, String> {
         properties.iter().map(|(property, value)| (property.to_owned(), value.to_owned())).collect()
     };
+    let mut consumer = properties(&config.kafka.consumer);
+    if config.kafka.static_membership {
+        consumer.insert("group.instance.id".to_owned(), config.kafka.instance.clone());
+    }
     KafkaConfig {
         bootstrap_servers: config.kafka.bootstrap_servers.clone(),
         start_up_max: config.kafka.start_timeout,
@@ -55,7 +59,7 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
         },
         session_timeout: config.kafka.session_timeout,
         transaction_timeout: config.kafka.transaction_timeout,
-        consumer: properties(&config.kafka.consumer),
+        consumer,
         producer: properties(&config.kafka.producer),
         admin: properties(&config.kafka.admin),
     }

@@ -61,6 +61,12 @@ impl Engine {
         cpu::of_process(self.process)
     }
 
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(drop).map_err(|source| Failure::io("kill the engine", source))
+    }
+
     /// Stops the engine gracefully; the most memory that it has held, in bytes.
     pub(crate) fn stop(mut self) -> Result<u64, Failure> {
         let memory = cpu::memory_max(self.process)?;

@@ -22,9 +22,16 @@ pub(crate) struct Figures {
     pub(crate) ratio: Option<f64>,
     /// Of the drain of the same requests in the same run.
     pub(crate) drain_cpu_ns_per_record: Option<u64>,
+    /// Of draining exactly once rather than at least once, in the same run.
+    pub(crate) exactly_once_tax_percent: Option<f64>,
+    /// Before anything was stuck.
+    pub(crate) quiet_p99_ms: Option<f64>,
     pub(crate) p50_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
     pub(crate) max_ms: Option<f64>,
+    /// From kill -9 to the next result that is seen, and the most that it may be.
+    pub(crate) recovery_seconds: Option<f64>,
+    pub(crate) recovery_seconds_max: Option<f64>,
     pub(crate) rss_bytes: u64,
     pub(crate) idle_cpu_percent: Option<f64>,
     pub(crate) lost: u64,
@@ -57,7 +64,7 @@ impl Figures {
 
     /// A line for people, beside the bars.
     pub(crate) fn summary(&self) -> String {
-        let mut line = format!("{:<10}", self.name);
+        let mut line = format!("{:<22}", self.name);
         let mut add =
             |text: String| write!(line, "  {text}").expect("a string takes all that is written to it");
         if let (Some(rate), Some(efficiency)) = (self.records_per_second, self.records_per_cpu_second) {
@@ -71,8 +78,16 @@ impl Figures {
             let bar = if self.p99_ms.is_none() { " (at most 1.5)" } else { "" };
             add(format!("{ratio:.2} times the floor of {} ns{bar}", floor.sum()));
         }
-        if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
-            add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms (below 250)"));
+        match (self.p50_ms, self.p99_ms, self.quiet_p99_ms) {
+            (Some(p50), Some(p99), None) => add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms (below 250)")),
+            (Some(p50), Some(p99), Some(quiet)) => {
+                let ratio = p99 / quiet;
+                add(format!("p50 {p50:.0} ms, p99 {p99:.0} ms, {ratio:.2} times that before (at most 2)"));
+            }
+            _ => {}
+        }
+        if let (Some(recovery), Some(most)) = (self.recovery_seconds, self.recovery_seconds_max) {
+            add(format!("{recovery:.1} s from kill -9 to the next result (at most {most:.0})"));
         }
         if let Some(idle) = self.idle_cpu_percent {
             add(format!("{idle:.2} % of a core (below 1)"));
@@ -95,6 +110,7 @@ impl Figures {
     #[expect(clippy::cast_precision_loss, reason = "it is only compared")]
     fn rank(&self) -> f64 {
         self.p99_ms
+            .or(self.recovery_seconds)
             .or(self.idle_cpu_percent)
             .or(self.engine_cpu_ns_per_record.map(|nanos| nanos as f64))
             .unwrap_or_default()

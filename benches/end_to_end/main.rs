@@ -7,7 +7,10 @@
 //! | point | what is measured |
 //! | --- | --- |
 //! | `drain-16` `drain-784` | a preloaded topic, of rows of 16 or 784 floats, until the last outcome is committed; and the floor |
+//! | `drain-16-at-least-once` | the first once more, with `delivery = "at-least-once"`; beside `drain-16` it tells the exactly-once tax |
 //! | `open-loop` | 20,000 requests a second, spread evenly over all partitions, from the scheduled send to a `read_committed` reader |
+//! | `straggler` | one key stuck for ten seconds among 1,500 requests a second of one partition, `commit.order = "key"`: its neighbours |
+//! | `recovery` `recovery-static` | kill -9 and a new start, until the next result is seen; as a member with and without a name |
 //! | `idle` | every partition assigned, and nothing to do |
 //!
 //! The main number is CPU time of the engine's process, not wall time: broker, load and checks share the machine with it. The *floor* is
@@ -25,6 +28,8 @@ mod idle;
 mod machine;
 mod open_loop;
 mod raw;
+mod recovery;
+mod straggler;
 mod world;
 
 use std::fs::File;
@@ -37,6 +42,7 @@ use clap::{Parser, ValueEnum};
 use failure::Failure;
 use figures::{Figures, median};
 use machine::Machine;
+use recovery::Membership;
 
 #[derive(Debug, Parser)]
 #[command(name = "end_to_end", about = "The whole engine on a real broker, beside what its parts cost alone")]
@@ -70,9 +76,14 @@ struct Args {
 enum Point {
     #[value(name = "drain-16")]
     Drain16,
+    #[value(name = "drain-16-at-least-once")]
+    Drain16AtLeastOnce,
     #[value(name = "drain-784")]
     Drain784,
     OpenLoop,
+    Straggler,
+    Recovery,
+    RecoveryStatic,
     Idle,
 }
 
@@ -81,8 +92,15 @@ impl Point {
         let size = |quick, long| if args.quick { quick } else { long };
         match self {
             Self::Drain16 => drain::run(setup, "drain-16", "mlp-16", 16, size(300_000, 1_000_000)),
+            Self::Drain16AtLeastOnce => {
+                let setup = setup.with("delivery=at-least-once");
+                drain::run(&setup, "drain-16-at-least-once", "mlp-16", 16, size(300_000, 1_000_000))
+            }
             Self::Drain784 => drain::run(setup, "drain-784", "ffnn-784", 784, size(60_000, 200_000)),
             Self::OpenLoop => open_loop::run(setup, if args.quick { 10 } else { 30 }, drained),
+            Self::Straggler => straggler::run(setup),
+            Self::Recovery => recovery::run(setup, Membership::Dynamic),
+            Self::RecoveryStatic => recovery::run(setup, Membership::Static),
             Self::Idle => idle::run(setup),
         }
     }
@@ -118,20 +136,23 @@ fn run(args: &Args, setup: &world::Setup) -> Result<bool, Failure> {
         .transpose()?;
     let machine = Machine::look();
     let repetitions = if args.quick { 1 } else { 5 };
-    let mut whole = true;
+    let mut runs = vec![Vec::with_capacity(repetitions); args.points.len()];
     let mut drained = None;
-    for point in &args.points {
-        let mut runs = Vec::with_capacity(repetitions);
-        for _ in 0..repetitions {
+    // One of each point in turn: what the machine does besides comes over all of them, and two points can be compared.
+    for _ in 0..repetitions {
+        for (point, runs) in args.points.iter().zip(&mut runs) {
             let figures = point.run(args, setup, drained)?;
             eprintln!("{}", figures.summary());
-            whole &= figures.whole();
+            if *point == Point::Drain16 {
+                drained = figures.engine_cpu_ns_per_record;
+            }
             runs.push(figures);
         }
-        let figures = median(runs);
-        if *point == Point::Drain16 {
-            drained = figures.engine_cpu_ns_per_record;
-        }
+    }
+    let whole = runs.iter().flatten().all(Figures::whole);
+    let mut medians: Vec<Figures> = runs.into_iter().map(median).collect();
+    tell_tax(&args.points, &mut medians);
+    for figures in &medians {
         let line = figures.line(&machine);
         println!("{line}");
         if let Some(file) = &mut file {
@@ -139,4 +160,18 @@ fn run(args: &Args, setup: &world::Setup) -> Result<bool, Failure> {
         }
     }
     Ok(whole)
+}
+
+/// The exactly-once tax: by how much fewer records a CPU-second drains exactly once than at least once.
+fn tell_tax(points: &[Point], medians: &mut [Figures]) {
+    let place = |point| points.iter().position(|found| *found == point);
+    let (Some(once), Some(least)) = (place(Point::Drain16), place(Point::Drain16AtLeastOnce)) else { return };
+    let (once, least) = (medians[once].records_per_cpu_second, &mut medians[least]);
+    if let (Some(once), Some(base)) = (once, least.records_per_cpu_second) {
+        let tax = (1.0 - drain::ratio(once, base)) * 100.0;
+        least.exactly_once_tax_percent = Some((tax * 10.0).round() / 10.0);
+        eprintln!(
+            "exactly-once tax: {tax:.1} % ({once} against {base} records a CPU-second, medians; at most 10 %)"
+        );
+    }
 }

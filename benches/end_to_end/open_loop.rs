@@ -46,8 +46,10 @@ pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<F
     let start = clock.now().after(Duration::from_millis(500));
     let schedule = Schedule::at_rate(f64::from(RATE))?;
     let window = start.after(schedule.due(warm))..start.after(schedule.due(warm + counted));
-    let reader =
-        Reader { schedule, start, clock: Arc::clone(&clock), warm, requests: warm + counted, window };
+    let measured = warm..warm + counted;
+    let requests = measured.end;
+    let clocked = Arc::clone(&clock);
+    let reader = Reader { schedule, start, clock: clocked, measured: vec![measured], requests, window };
     let reading = reader.spawn(&world.config)?;
     let writer = {
         let (writer, clock, config) = (writer(&world)?, Arc::clone(&clock), world.config.clone());
@@ -59,13 +61,12 @@ pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<F
     sleep_until(&clock, start.after(schedule.due(warm + counted)));
     let spent = engine.cpu()?.saturating_sub(before);
     writer.join().map_err(|_| panicked("the load"))??;
-    let Seen { latency, in_window } = reading.join().map_err(|_| panicked("the reader"))??;
+    let Seen { latencies, in_window } = reading.join().map_err(|_| panicked("the reader"))??;
     let rss_bytes = engine.stop()?;
     let audit = audit(&world, warm + counted)?;
     let floor = floor::measure(&world, "mlp-16", 16, warm + counted)?;
     let engine = nanos_each(spent, in_window);
-    let millis =
-        |quantile: f64| Duration::from_micros(latency.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+    let millis = |quantile: f64| millis(&latencies[0], quantile);
     Ok(Figures {
         name: "open-loop",
         payload_floats: Some(16),
@@ -88,24 +89,29 @@ pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<F
     })
 }
 
-fn panicked(who: &str) -> Failure {
+/// A quantile of latencies in microseconds, in milliseconds.
+pub(crate) fn millis(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    Duration::from_micros(latency.value_at_quantile(quantile)).as_secs_f64() * 1e3
+}
+
+pub(crate) fn panicked(who: &str) -> Failure {
     Failure::Unexpected(format!("{who} panicked"))
 }
 
-fn sleep_until(clock: &SystemClock, moment: Moment) {
+pub(crate) fn sleep_until(clock: &SystemClock, moment: Moment) {
     thread::sleep(moment.since(clock.now()));
 }
 
 /// A producer with the delay that librdkafka has by default. It counts as latency; with less of it, a request to the broker for almost
 /// each record is most of what the machine does, and the broker's rather than the engine's latency is measured.
-fn writer(world: &World) -> Result<Box<dyn Writer>, Failure> {
+pub(crate) fn writer(world: &World) -> Result<Box<dyn Writer>, Failure> {
     let mut config = kafka_config(&world.config);
     config.producer.insert("linger.ms".to_owned(), "5".to_owned());
     Ok(KafkaBroker::new(config)?.writer()?)
 }
 
 /// Writes every request at its time, to the partitions in turn.
-fn write(
+pub(crate) fn write(
     mut writer: Box<dyn Writer>,
     config: &Config,
     mut load: Load,
@@ -142,33 +148,36 @@ fn write(
 }
 
 /// Reads results as they become visible.
-struct Reader {
-    schedule: Schedule,
-    start: Moment,
-    clock: Arc<SystemClock>,
-    warm: u64,
-    requests: u64,
-    window: Range<Moment>,
+pub(crate) struct Reader {
+    pub(crate) schedule: Schedule,
+    pub(crate) start: Moment,
+    pub(crate) clock: Arc<SystemClock>,
+    /// The requests whose latency is measured, in as many parts as are told apart.
+    pub(crate) measured: Vec<Range<u64>>,
+    /// How many results there will be.
+    pub(crate) requests: u64,
+    pub(crate) window: Range<Moment>,
 }
 
 /// What the reader saw: microseconds from the time that each request was due to the moment at which its result was there, and how many
-/// results came while the engine's CPU time was counted.
-struct Seen {
-    latency: Histogram<u64>,
-    in_window: u64,
+/// results came inside the window.
+pub(crate) struct Seen {
+    pub(crate) latencies: Vec<Histogram<u64>>,
+    pub(crate) in_window: u64,
 }
 
 impl Reader {
     /// Starts to read.
-    fn spawn(self, config: &Config) -> Result<thread::JoinHandle<Result<Seen, Failure>>, Failure> {
+    pub(crate) fn spawn(self, config: &Config) -> Result<thread::JoinHandle<Result<Seen, Failure>>, Failure> {
         let raw = Raw::new(config, &format!("{}-reader", config.kafka.group))?;
         raw.assign(&config.topics.results.name, config.topics.results.partitions)?;
         Ok(thread::spawn(move || self.read(&raw)))
     }
 
     fn read(&self, raw: &Raw) -> Result<Seen, Failure> {
-        let mut latency = Histogram::<u64>::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
+        let latency = Histogram::<u64>::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
             .expect("an hour in microseconds fits three digits");
+        let mut latencies = vec![latency; self.measured.len()];
         let (mut seen, mut in_window) = (0, 0);
         while seen < self.requests {
             let Some(message) = raw.poll(SILENCE)? else {
@@ -178,13 +187,13 @@ impl Reader {
             seen += 1;
             in_window += u64::from(self.window.contains(&now));
             let index = index_of(message.key().unwrap_or_default())?;
-            if index >= self.warm {
+            if let Some(part) = self.measured.iter().position(|part| part.contains(&index)) {
                 let due = self.start.after(self.schedule.due(index));
                 let micros = now.since(due).as_micros();
-                latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+                latencies[part].saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
             }
         }
-        Ok(Seen { latency, in_window })
+        Ok(Seen { latencies, in_window })
     }
 }
 

@@ -30,6 +30,8 @@ impl Raw {
         for (property, value) in config.kafka.consumer.iter() {
             client.set(property, value);
         }
+        // The engine may be a member with a name: this is none.
+        client.remove("group.instance.id");
         client.set("bootstrap.servers", &config.kafka.bootstrap_servers).set("group.id", group);
         client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         client.set("isolation.level", "read_committed").set("auto.offset.reset", "error");

@@ -22,10 +22,19 @@ const PRELOAD_MAX: Duration = Duration::from_mins(10);
 const WRITE_MAX: Duration = Duration::from_mins(1);
 
 /// What all points share.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) bootstrap: String,
     pub(crate) sets: Vec<String>,
     pub(crate) under: Option<String>,
+}
+
+impl Setup {
+    /// The same, with one more setting of the engine.
+    pub(crate) fn with(&self, set: &str) -> Self {
+        let sets = self.sets.iter().cloned().chain([set.to_owned()]).collect();
+        Self { bootstrap: self.bootstrap.clone(), sets, under: self.under.clone() }
+    }
 }
 
 /// Topics and a group of a point's own.

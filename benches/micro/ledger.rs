@@ -4,8 +4,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::clock::Moment;
-use operators::lease::{NextOffset, Offset};
-use operators::ledger::{Ledger, Opened};
+use operators::commit_order::{CommitOrder, OrderKey};
+use operators::done::Done;
+use operators::lease::Offset;
+use operators::ledger::{Delivery, Ledger, Opened};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -20,9 +22,9 @@ const OUTCOMES: usize = 64;
 pub(crate) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ledger/open-close-frontier");
     group.throughput(Throughput::Elements(RECORDS as u64));
-    for (name, gaps, order) in cases() {
+    for (name, commit_order, gaps, order) in cases() {
         // One lease throughout, as in the engine: its memory is there after the first rounds.
-        let mut ledger = Ledger::new(NextOffset(0));
+        let mut ledger = Ledger::new(commit_order, Done::default());
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter(|| round(&mut ledger, gaps, black_box(&order)));
         });
@@ -30,17 +32,19 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Names, whether offsets have gaps, and orders of the places of [`RECORDS`] records.
-fn cases() -> [(&'static str, bool, Vec<usize>); 4] {
+/// Names, the order of commits, whether offsets have gaps, and orders of the places of [`RECORDS`] records.
+fn cases() -> [(&'static str, CommitOrder, bool, Vec<usize>); 6] {
     let in_order: Vec<usize> = (0..RECORDS).collect();
     let reversed = in_order.chunks(OUTCOMES).flat_map(|chunk| chunk.iter().rev().copied()).collect();
     let mut shuffled = in_order.clone();
     shuffled.shuffle(&mut ChaCha8Rng::seed_from_u64(7));
     [
-        ("in-order", false, in_order),
-        ("reversed-in-64", false, reversed),
-        ("shuffled", false, shuffled.clone()),
-        ("shuffled-with-gaps", true, shuffled),
+        ("in-order", CommitOrder::Partition, false, in_order),
+        ("reversed-in-64", CommitOrder::Partition, false, reversed),
+        ("shuffled", CommitOrder::Partition, false, shuffled.clone()),
+        ("shuffled-with-gaps", CommitOrder::Partition, true, shuffled.clone()),
+        ("shuffled-by-key", CommitOrder::Key, false, shuffled.clone()),
+        ("shuffled-unordered", CommitOrder::None, false, shuffled),
     ]
 }
 
@@ -53,8 +57,10 @@ fn round(ledger: &mut Ledger<u64>, gaps: bool, order: &[usize]) {
         Offset(start + if gaps { place + place / 64 } else { place })
     };
     for place in 0..order.len() {
-        let opened = Opened { offset: offset(place), epoch: 0, at: Moment::START, millis: 0, bytes: 400 };
-        assert!(ledger.open(opened));
+        let key = OrderKey::of(Some(&[u8::try_from(place % 40).expect("fewer than 40 keys")]));
+        let opened =
+            Opened { offset: offset(place), epoch: 0, at: Moment::START, millis: 0, bytes: 400, key };
+        assert_eq!(ledger.open(opened), Delivery::First);
     }
     let mut left = 0;
     for outcomes in order.chunks(OUTCOMES) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use operators::alarm::Alarms;
 use operators::broker::Broker;
 use operators::clock::{Clock, Moment};
+use operators::commit::{CommitConfig, CommitParts, Committer, Outlet, Pace};
 use operators::device::threads::{Threads, ThreadsParts};
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
@@ -26,7 +27,6 @@ use operators::fault::Fault;
 use operators::group::Group;
 use operators::health::Health;
 use operators::observe::Observer;
-use operators::transaction::{Committer, Pace, TransactionConfig, TransactionParts};
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
 
@@ -90,7 +90,7 @@ impl Engine {
     pub fn run(self, stop: &Stop) -> Result<(), Fault> {
         let config = Arc::new(self.config.clone());
         self.health.set_unready(LOADING, "the models are being opened");
-        let producer = self.broker.producer(&config.transactional_id)?;
+        let outlet = Outlet::new(config.delivery, &*self.broker, &config.transactional_id)?;
         let member = self.broker.member(&config.group, &config.requests)?;
         let shared = Shared::new(
             &config,
@@ -101,7 +101,7 @@ impl Engine {
         let halt = Arc::new(AtomicBool::new(false));
         let workers = self.start_workers(&config, &shared, &halt);
         let mut group = Group::new(shared.group_parts(&config), member);
-        let committer = self.committer(&config, &shared, producer, &group);
+        let committer = self.committer(&config, &shared, outlet, &group);
         let transactions = spawn_transactions(committer, &shared, &halt);
 
         let mut stopping = false;
@@ -133,11 +133,11 @@ impl Engine {
         &self,
         config: &InferenceConfig,
         shared: &Shared,
-        producer: Box<dyn operators::broker::Producer>,
+        outlet: Outlet,
         group: &Group,
-    ) -> Committer {
+    ) -> Box<dyn Committer> {
         let ports = Arc::clone(&shared.ports);
-        let parts = TransactionParts {
+        let parts = CommitParts {
             broker: Arc::clone(&self.broker),
             ownership: group.ownership(),
             outbox: Arc::clone(&shared.outbox),
@@ -149,7 +149,7 @@ impl Engine {
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&shared.clock),
         };
-        Committer::new(transaction_config(config), parts, producer)
+        outlet.committer(commit_config(config), parts)
     }
 
     fn start_workers(
@@ -196,9 +196,9 @@ impl Engine {
     }
 }
 
-/// How transactions are made, as the configuration of the whole tells it.
-pub fn transaction_config(config: &InferenceConfig) -> TransactionConfig {
-    TransactionConfig {
+/// How commits are made, as the configuration of the whole tells it.
+pub fn commit_config(config: &InferenceConfig) -> CommitConfig {
+    CommitConfig {
         transactional_id: config.transactional_id.clone(),
         group: config.group.clone(),
         requests: config.requests.clone(),
@@ -239,7 +239,11 @@ fn start_device(
     })
 }
 
-fn spawn_transactions(mut committer: Committer, shared: &Shared, halt: &Arc<AtomicBool>) -> JoinHandle<()> {
+fn spawn_transactions(
+    mut committer: Box<dyn Committer>,
+    shared: &Shared,
+    halt: &Arc<AtomicBool>,
+) -> JoinHandle<()> {
     let (outbox, clock, halt) = (Arc::clone(&shared.outbox), Arc::clone(&shared.clock), Arc::clone(halt));
     thread::Builder::new()
         .name("transactions".to_owned())

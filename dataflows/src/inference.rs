@@ -17,6 +17,9 @@ use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
 use operators::catalog::{Catalog, ModelIndex};
 use operators::clock::Clock;
+use operators::commit::Delivery;
+use operators::commit_order::CommitOrder;
+use operators::continuity::Policy;
 use operators::dead_letter::Letterhead;
 use operators::decode::{Decode, DecodeParts};
 use operators::device::Device;
@@ -52,7 +55,9 @@ pub struct InferenceConfig {
     pub run_grace: Duration,
     /// How many executors that were given up may be left behind.
     pub stuck_max: usize,
-    /// Stable for the process's slot: `<app>.<group>.<instance>`.
+    /// What is promised.
+    pub delivery: Delivery,
+    /// Stable for the process's slot: `<app>.<group>.<instance>`. Only transactions need it.
     pub transactional_id: String,
     /// The consumer group.
     pub group: String,
@@ -86,10 +91,14 @@ pub struct InferenceConfig {
     pub epoch_interval: Duration,
     /// The time from one commit to the next.
     pub commit_interval: Duration,
+    /// Which outcomes of a partition may be committed before which.
+    pub commit_order: CommitOrder,
     /// What a transaction holds at most.
     pub commit_limit: TransactionLimit,
     /// When the broker aborts a transaction that is left open.
     pub transaction_timeout: Duration,
+    /// What to do where a log does not go on where the group has left it.
+    pub policy: Arc<Policy>,
     /// How long a record may be without an outcome while the process is ready; then the engine stops.
     pub open_max: Duration,
     /// How long revoked leases may take to finish what they have.
@@ -152,7 +161,7 @@ impl Shared {
         Self {
             ports: Arc::new(Ports::new(config.workers)),
             tenure: Arc::new(Tenure::new()),
-            outbox: Arc::new(Outbox::new()),
+            outbox: Arc::new(Outbox::new(config.commit_order)),
             budget: Arc::new(Budget::new(budget)),
             breaker: Arc::new(breaker),
             progress: Arc::default(),
@@ -172,8 +181,12 @@ impl Shared {
             budget: Arc::clone(&self.budget),
             faults: Arc::clone(&self.faults),
             health: Arc::clone(&self.health),
+            observer: Arc::clone(&self.observer),
             clock: Arc::clone(&self.clock),
+            topic: config.requests.clone(),
+            policy: Arc::clone(&config.policy),
             drain_max: config.revoke_drain_max,
+            last_drain_max: config.stop_drain_max,
         }
     }
 

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use operators::alarm::Alarms;
 use operators::clock::{Clock, ManualClock, Moment};
+use operators::commit::{CommitParts, Committer, Outlet, Pace};
 use operators::device::{Batch, Device, Executed};
 use operators::execute::Executor;
 use operators::fault::Fault;
 use operators::group::Group;
-use operators::transaction::{Committer, Pace, TransactionParts};
 use timely::worker::Worker;
 
-use crate::engine::{Engine, transaction_config};
+use crate::engine::{Engine, commit_config};
 use crate::inference::{Shared, build};
 
 /// How a run ended.
@@ -97,7 +97,7 @@ struct Run {
     shared: Shared,
     alarms: Alarms,
     group: Group,
-    committer: Committer,
+    committer: Box<dyn Committer>,
     pace: Pace,
     bench: Rc<RefCell<Bench>>,
     executor: Executor,
@@ -139,7 +139,7 @@ impl Run {
         lots: Lots,
     ) -> Result<Self, Fault> {
         let config = &engine.config;
-        let producer = engine.broker.producer(&config.transactional_id)?;
+        let outlet = Outlet::new(config.delivery, &*engine.broker, &config.transactional_id)?;
         let member = engine.broker.member(&config.group, &config.requests)?;
         let shared = Shared::new(
             config,
@@ -156,7 +156,7 @@ impl Run {
         });
         let group = Group::new(shared.group_parts(config), member);
         let ports = Arc::clone(&shared.ports);
-        let parts = TransactionParts {
+        let parts = CommitParts {
             broker: Arc::clone(&engine.broker),
             ownership: group.ownership(),
             outbox: Arc::clone(&shared.outbox),
@@ -168,7 +168,7 @@ impl Run {
             observer: Arc::clone(&shared.observer),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
-        let committer = Committer::new(transaction_config(config), parts, producer);
+        let committer = outlet.committer(commit_config(config), parts);
         let executor = Executor::new(shared.execute_parts(config, &engine.models));
         let pace = Pace::Again;
         Ok(Self { clock, lots, random: lots.seed, shared, alarms, group, committer, pace, bench, executor })

@@ -1,5 +1,5 @@
-//! What the engine needs of a broker: a member of a consumer group, a transactional producer, and, for the tools around the engine,
-//! topics, a plain writer and a reader of logs.
+//! What the engine needs of a broker: a member of a consumer group, a producer, transactional or plain, and, for the tools around the
+//! engine, topics, a writer and a reader of logs.
 //!
 //! [`kafka`] talks to Apache Kafka through librdkafka and is the only place that makes its clients. [`simulated`] is a broker in memory
 //! with the same transactions, fencing and isolation, seeded faults included. One conformance suite runs against both.
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::lease::{Lease, NextOffset, Offset, Partition};
+use crate::metadata::TopicId;
 use crate::records::{RecordView, Records, Size};
 
 /// A broker, as a factory of what the engine uses of it.
@@ -25,6 +26,13 @@ pub trait Broker: Send + Sync {
     ///
     /// If the broker could not be reached within the start-up bound, or refused.
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError>;
+
+    /// Makes a producer outside of transactions. It shuts nobody out.
+    ///
+    /// # Errors
+    ///
+    /// If the client could not be made.
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError>;
 
     /// Joins the consumer group as one member, which reads `topic` with `read_committed`. Make the producer first: its fencing must
     /// come before the group's offsets are read.
@@ -156,12 +164,12 @@ pub trait Member: Send {
     /// If the group's coordinator did not answer in time.
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// The first offset in the log and its end for a `read_committed` reader: the last stable offset.
+    /// What the logs of these partitions hold now, in their order.
     ///
     /// # Errors
     ///
-    /// If the partition's leader did not answer in time.
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError>;
+    /// If one of the partitions' leaders did not answer in time.
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError>;
 
     /// Takes assigned partitions, each from an offset; the answer to [`GroupEvent::Assigned`]. Reading starts at once.
     ///
@@ -195,6 +203,15 @@ pub trait Member: Send {
     ///
     /// If the broker could not be told in time; it will notice by the session's timeout.
     fn leave(&mut self) -> Result<(), BrokerError>;
+}
+
+/// What a log holds for a `read_committed` reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRange {
+    /// Its first offset.
+    pub first: NextOffset,
+    /// Its end: the last stable offset.
+    pub end: NextOffset,
 }
 
 /// Called when a queue turns from empty to not empty.
@@ -240,7 +257,7 @@ pub trait Queue: Send {
     fn end(&self) -> Option<NextOffset>;
 }
 
-/// Proof of membership, taken fresh for each transaction.
+/// Proof of membership, taken fresh for each transaction, and what a transaction asks besides.
 pub trait Ownership: Send + Sync {
     /// The member's token as of now.
     ///
@@ -248,12 +265,45 @@ pub trait Ownership: Send + Sync {
     ///
     /// If the member has lost its assignment, or has none: then nothing may be committed.
     fn token(&self) -> Result<GroupToken, BrokerError>;
+
+    /// Commits offsets of the topic that the member reads outside of any transaction, as the member that it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`Class::Abortable`] where the group no longer knows the member or its generation, or the member has lost its assignment: nothing
+    /// was committed. Else by class; where the answer was lost, the same call again does no harm.
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError>;
+
+    /// Begins to ask which topic bears the name of the one that the member reads. The answer is younger than this call.
+    fn look(&self) -> Box<dyn Look>;
+
+    /// What the group has committed of these partitions, in their order, as [`Member::committed`]. Takes at most about a second.
+    ///
+    /// # Errors
+    ///
+    /// If the group's coordinator did not answer in time.
+    fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError>;
+}
+
+/// A look at a topic, under way.
+pub trait Look: Send {
+    /// What was seen, once it is known; waits for that up to `wait`. To be called until it answers, and not after that.
+    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>>;
+}
+
+/// What bears the name of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicSeen {
+    /// The topic of this id; `None` where the broker is so old that it gives none.
+    There(Option<TopicId>),
+    /// Nothing.
+    Gone,
 }
 
 /// A proof of membership, which the broker checks when offsets are sent.
 pub enum GroupToken {
     /// The group metadata of a librdkafka consumer.
-    Kafka(rdkafka::consumer::ConsumerGroupMetadata),
+    Kafka(std::sync::Arc<rdkafka::consumer::ConsumerGroupMetadata>),
     /// Of a simulated member.
     Simulated {
         /// The group.
@@ -265,7 +315,7 @@ pub enum GroupToken {
     },
 }
 
-/// An offset to be committed with a transaction.
+/// An offset to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommit {
     /// The partition of the requests topic.
@@ -332,6 +382,31 @@ pub trait Producer: Send {
     fn abort(&mut self) -> Result<(), BrokerError>;
 }
 
+/// An idempotent producer outside of transactions: what is sent may be seen at once. Dropped, it takes back what is still in its queue;
+/// what is on its way may arrive all the same. Every call may block for a bounded time.
+pub trait PlainProducer: Send {
+    /// Hands a record over, as [`Producer::send`] does. It is in the log only after [`PlainProducer::drain`].
+    ///
+    /// # Errors
+    ///
+    /// [`Class::QueueFull`] and [`Class::TooLarge`] as [`Producer::send`]. [`Class::Refused`] if no further call will change it. After any
+    /// other the producer is of no more use.
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: RecordView<'_>,
+    ) -> Result<(), BrokerError>;
+
+    /// Waits up to `wait` until the broker has acknowledged every record sent; `false` if some are still under way.
+    ///
+    /// # Errors
+    ///
+    /// If a record was not delivered, and nobody is told which: the producer is of no more use. [`Class::Refused`] if a further one would
+    /// fare no better.
+    fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError>;
+}
+
 /// What to do about an error of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
@@ -395,6 +470,13 @@ pub trait Admin: Send {
         topic: &str,
         partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError>;
+
+    /// The first offset in the log of a partition: everything before it was deleted.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such partition, or its leader did not answer.
+    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError>;
 
     /// The broker's version or name, and where it was reached: for people.
     ///

@@ -10,10 +10,14 @@
 //! or not. All operations are sequentially consistent: a source that starves looks once more at its room, and whoever releases asks
 //! after that whether one starves, so one of both sees the other.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::broker::Committed;
 use crate::broker::PollLimit;
-use crate::lease::NextOffset;
+use crate::done::Done;
+use crate::lease::{NextOffset, Partition};
+use crate::metadata::Metadata;
 
 /// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
 pub const OVERHEAD_BYTES: usize = 256;
@@ -32,6 +36,7 @@ pub struct BudgetConfig {
 /// The budget of a process. Shared by its workers and the transaction thread.
 #[derive(Debug)]
 pub struct Budget {
+    partitions: usize,
     records: Pool,
     bytes: Pool,
     in_flight: AtomicUsize,
@@ -46,13 +51,34 @@ struct Pool {
     common_used: AtomicIsize,
 }
 
+/// What the broker has on record of a lease, as far as this process knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Record {
+    /// Nothing.
+    #[default]
+    None,
+    /// What this process goes on from, or has committed since.
+    Kept,
+    /// Something else, which is to be replaced with the next commit.
+    Owed,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    done: Done,
+    record: Record,
+}
+
 /// What one lease has in flight. Shared by its worker, the transaction thread and the group thread.
 #[derive(Debug, Default)]
 pub struct LeaseAccount {
     records: AtomicUsize,
     bytes: AtomicUsize,
     stopped: AtomicBool,
-    committed: AtomicU64,
+    /// What of the partition is committed, as far as the process knows.
+    committed: Mutex<Account>,
+    /// Whether everything is taken from the common half.
+    shareless: bool,
 }
 
 impl Pool {
@@ -61,15 +87,20 @@ impl Pool {
         Self { share, common: max - share * partitions.max(1), common_used: AtomicIsize::new(0) }
     }
 
-    fn room(&self, used: usize) -> usize {
+    fn share(&self, lease: &LeaseAccount) -> usize {
+        if lease.shareless { 0 } else { self.share }
+    }
+
+    fn room(&self, lease: &LeaseAccount, used: usize) -> usize {
         let used_of_common = usize::try_from(self.common_used.load(Ordering::SeqCst)).unwrap_or(0);
         let common = self.common.saturating_sub(used_of_common);
-        self.share.saturating_sub(used) + common
+        self.share(lease).saturating_sub(used) + common
     }
 
     /// Moves an account from `before` to `after`: what lies over the share is taken from, or returned to, the common half.
-    fn moved(&self, before: usize, after: usize) {
-        let (before, after) = (before.saturating_sub(self.share), after.saturating_sub(self.share));
+    fn moved(&self, lease: &LeaseAccount, before: usize, after: usize) {
+        let share = self.share(lease);
+        let (before, after) = (before.saturating_sub(share), after.saturating_sub(share));
         self.common_used.fetch_add(after.cast_signed().wrapping_sub(before.cast_signed()), Ordering::SeqCst);
     }
 }
@@ -78,6 +109,7 @@ impl Budget {
     /// A budget of which nothing is used.
     pub fn new(config: BudgetConfig) -> Self {
         Self {
+            partitions: config.partitions,
             records: Pool::new(config.records_max, config.partitions),
             bytes: Pool::new(config.bytes_max, config.partitions),
             in_flight: AtomicUsize::new(0),
@@ -85,10 +117,17 @@ impl Budget {
         }
     }
 
+    /// An account for the lease of a partition that goes on where so much is done.
+    pub fn account(&self, partition: Partition, done: Done, record: Record) -> LeaseAccount {
+        let has_share = usize::try_from(partition.0).is_ok_and(|partition| partition < self.partitions);
+        let committed = Mutex::new(Account { done, record });
+        LeaseAccount { shareless: !has_share, committed, ..LeaseAccount::default() }
+    }
+
     /// How much the lease may poll now; `None` if nothing.
     pub fn room(&self, lease: &LeaseAccount) -> Option<PollLimit> {
-        let records = self.records.room(lease.records());
-        let bytes = self.bytes.room(lease.bytes.load(Ordering::SeqCst));
+        let records = self.records.room(lease, lease.records());
+        let bytes = self.bytes.room(lease, lease.bytes.load(Ordering::SeqCst));
         if records > 0 && bytes > 0 {
             // What a poll is told in bytes is payload; each record costs its overhead besides.
             let records = records.min(bytes / OVERHEAD_BYTES + 1);
@@ -100,18 +139,18 @@ impl Budget {
     /// Charges the lease; returns whether the process had nothing in flight before.
     pub fn charge(&self, lease: &LeaseAccount, records: usize, bytes: usize) -> bool {
         let before = lease.records.fetch_add(records, Ordering::SeqCst);
-        self.records.moved(before, before + records);
+        self.records.moved(lease, before, before + records);
         let before = lease.bytes.fetch_add(bytes, Ordering::SeqCst);
-        self.bytes.moved(before, before + bytes);
+        self.bytes.moved(lease, before, before + bytes);
         self.in_flight.fetch_add(records, Ordering::SeqCst) == 0
     }
 
     /// Returns what was charged.
     pub fn release(&self, lease: &LeaseAccount, records: usize, bytes: usize) {
         let before = lease.records.fetch_sub(records, Ordering::SeqCst);
-        self.records.moved(before, before - records);
+        self.records.moved(lease, before, before - records);
         let before = lease.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        self.bytes.moved(before, before - bytes);
+        self.bytes.moved(lease, before, before - bytes);
         self.in_flight.fetch_sub(records, Ordering::SeqCst);
     }
 
@@ -132,6 +171,11 @@ impl Budget {
 }
 
 impl LeaseAccount {
+    /// The account of a lease that goes on where so much was committed.
+    pub fn new(done: Done) -> Self {
+        Self { committed: Mutex::new(Account { done, record: Record::None }), ..Self::default() }
+    }
+
     /// Records in flight.
     pub fn records(&self) -> usize {
         self.records.load(Ordering::SeqCst)
@@ -148,13 +192,40 @@ impl LeaseAccount {
     }
 
     /// Notes what was committed.
-    pub fn commit(&self, next: NextOffset) {
-        self.committed.store(next.0.cast_unsigned(), Ordering::SeqCst);
+    pub fn commit(&self, done: Done) {
+        *self.lock() = Account { done, record: Record::Kept };
     }
 
-    /// What was committed last in this term, or the offset from which it began.
+    /// Whether a commit is owed, be there something new to commit or not.
+    pub fn is_owed(&self) -> bool {
+        self.lock().record == Record::Owed
+    }
+
+    /// Whether this, found on record, was put there by somebody else.
+    pub fn is_strange(&self, found: Option<&Committed>) -> bool {
+        let account = self.lock();
+        match (account.record, found) {
+            (Record::Owed, _) => false,
+            (Record::None, found) => found.is_some(),
+            (Record::Kept, None) => true,
+            (Record::Kept, Some(Committed { next, metadata })) => {
+                Metadata::decode(*next, metadata).map(|found| found.done).as_ref() != Ok(&account.done)
+            }
+        }
+    }
+
+    /// The offset that was committed last in this term, or from which it began.
     pub fn committed(&self) -> NextOffset {
-        NextOffset(self.committed.load(Ordering::SeqCst).cast_signed())
+        self.lock().done.base()
+    }
+
+    /// All that is committed.
+    pub fn done(&self) -> Done {
+        self.lock().done.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,6 +251,19 @@ mod tests {
         }
         assert_eq!(taken, 10 + 50);
         assert_eq!(budget.room(&modest).unwrap().records, 10);
+    }
+
+    #[test]
+    fn a_partition_added_since_the_start_lives_of_the_common_half() {
+        let budget = budget(100, 5);
+        let account = |partition| budget.account(Partition(partition), Done::default(), Record::None);
+        let (added, known) = (account(5), account(4));
+        assert_eq!(budget.room(&added).unwrap().records, 50);
+        budget.charge(&added, 50, 0);
+        assert!(budget.room(&added).is_none());
+        assert_eq!(budget.room(&known).unwrap().records, 10, "nobody loses a share by it");
+        budget.release(&added, 50, 0);
+        assert_eq!(budget.room(&added).unwrap().records, 50);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::broker::BrokerError;
+use crate::continuity::Breaks;
 use crate::lease::{NextOffset, Offset, Partition};
+use crate::metadata::TopicId;
 
 /// Why an engine stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,18 +66,39 @@ pub enum Fault {
         /// The id.
         transactional_id: String,
     },
-    /// What the group has committed lies outside the log.
+    /// Logs do not go on where the group has left them.
+    #[error("{0}")]
+    LogChanged(Breaks),
+    /// The topic was deleted, and another one was made of the same name.
     #[error(
-        "partition {} is to be read from offset {}, and {}: records were deleted before they were read, or the topic was made anew",
-        partition.0, next.0, outside(*log)
+        "the topic {topic:?} was made anew: {was} was deleted, and {is} has its name; nothing of it was committed"
     )]
-    OutOfRange {
+    TopicChanged {
+        /// Its name.
+        topic: String,
+        /// The topic that was read.
+        was: TopicId,
+        /// The topic that there is.
+        is: TopicId,
+    },
+    /// The topic was deleted.
+    #[error("the topic {topic:?} was deleted")]
+    TopicGone {
+        /// Its name.
+        topic: String,
+    },
+    /// Somebody else has committed for the group, while this process held the partition.
+    #[error(
+        "partition {} was committed at {} by somebody else, while this process held it and stood at {}",
+        partition.0, found.map_or_else(|| "nothing".to_owned(), |next| next.0.to_string()), ours.0
+    )]
+    ForeignCommit {
         /// The partition.
         partition: Partition,
-        /// Where it was to be read from.
-        next: NextOffset,
-        /// The first offset in the log and the next to be appended to it, unless the broker did not tell them.
-        log: Option<(NextOffset, NextOffset)>,
+        /// What was found committed.
+        found: Option<NextOffset>,
+        /// What this process had committed, or found when it began.
+        ours: NextOffset,
     },
     /// After an unknown outcome the committed offset was neither that of before the transaction nor that of after it.
     #[error(
@@ -92,25 +115,25 @@ pub enum Fault {
         /// What it was going to commit.
         to: NextOffset,
     },
-    /// The offset metadata of a partition was written by another program.
+    /// The offset metadata of a partition says nothing that we understand.
     #[error(
-        "the offset metadata of partition {} was written by another program; reset the group's offsets, or use another group",
+        "the offset metadata of partition {} was refused: {error}; reset the group's offsets, or use another group",
         partition.0
     )]
-    ForeignMetadata {
+    Metadata {
         /// The partition.
         partition: Partition,
+        /// What is wrong with it.
+        error: crate::metadata::MetadataError,
     },
+    /// The broker refused offset metadata of a length that Kafka takes by default.
+    #[error(
+        "the broker refused to store which requests have overtaken a straggler: the offset metadata is too large for it"
+    )]
+    MetadataTooLarge,
     /// The broker failed in a way that waiting does not mend.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-fn outside(log: Option<(NextOffset, NextOffset)>) -> String {
-    log.map_or_else(
-        || "the broker says that its log does not reach there".to_owned(),
-        |(first, end)| format!("its log holds {} up to {}", first.0, end.0),
-    )
 }
 
 /// Where the threads of an engine find out that it must stop.

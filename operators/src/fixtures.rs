@@ -236,8 +236,10 @@ pub(crate) struct Seen {
     pub(crate) polled: usize,
     pub(crate) committed: Vec<usize>,
     pub(crate) aborted: usize,
+    pub(crate) rebuilt: usize,
     pub(crate) leases: Vec<LeaseSeen>,
     pub(crate) ended: Vec<Partition>,
+    pub(crate) lost: Vec<(Partition, u64)>,
 }
 
 impl Recorder {
@@ -267,6 +269,14 @@ impl Observer for Recorder {
 
     fn aborted(&self) {
         self.seen.lock().unwrap().aborted += 1;
+    }
+
+    fn lost(&self, partition: Partition, records: u64) {
+        self.seen.lock().unwrap().lost.push((partition, records));
+    }
+
+    fn rebuilt(&self) {
+        self.seen.lock().unwrap().rebuilt += 1;
     }
 
     fn lease(&self, lease: &LeaseSeen) {

@@ -8,20 +8,26 @@
 //! A revoked lease stops reading, finishes what it has, and is committed while the member still owns its partition. What is not finished
 //! within the bound is dropped: the new owner does it again, from the last commit. A lost lease commits nothing more.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Class, Committed, GroupEvent, Member};
-use crate::budget::{Budget, LeaseAccount};
+use crate::broker::{BrokerError, Class, GroupEvent, Member};
+use crate::budget::{Budget, Record};
 use crate::clock::{Clock, Moment};
+use crate::continuity::Policy;
 use crate::fault::{Fault, Faults};
 use crate::health::Health;
-use crate::lease::{Lease, NextOffset, Partition, Term};
+use crate::lease::{Lease, Partition, Term};
+use crate::observe::Observer;
 use crate::outbox::Outbox;
 use crate::ports::{Grant, Order, Ports};
 use crate::tenure::Tenure;
+
+use self::watch::{Place, Watch};
 
 /// What the group thread works with.
 #[derive(Clone)]
@@ -38,10 +44,18 @@ pub struct GroupParts {
     pub faults: Arc<Faults>,
     /// Where it says that it has no partitions yet.
     pub health: Arc<Health>,
+    /// Whom to tell.
+    pub observer: Arc<dyn Observer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The topic that is read.
+    pub topic: String,
+    /// What to do where its logs do not go on.
+    pub policy: Arc<Policy>,
     /// How long a revoked lease may take to finish what it has.
     pub drain_max: Duration,
+    /// How long every lease may take to, before the engine stops because a log does not go on.
+    pub last_drain_max: Duration,
 }
 
 /// The name of the condition in the health of the process until the group has assigned it its partitions.
@@ -60,6 +74,7 @@ pub struct Group {
     retry_at: Moment,
     draining: BTreeMap<Partition, Lease>,
     drained_by: Moment,
+    watch: Watch,
     stopping: bool,
     stopped: bool,
 }
@@ -76,6 +91,7 @@ impl Group {
             retry_at: Moment::START,
             draining: BTreeMap::new(),
             drained_by: Moment::NEVER,
+            watch: Watch::new(),
             stopping: false,
             stopped: false,
         }
@@ -97,6 +113,7 @@ impl Group {
             None => self.grant_assigned(),
         }
         self.finish_drain();
+        self.watch_log();
         self.tell_readiness();
         if self.stopping && self.draining.is_empty() {
             self.leave();
@@ -164,32 +181,13 @@ impl Group {
         if self.parts.clock.now() < self.retry_at || self.stopping {
             return;
         }
-        match self.starts() {
-            Ok(starts) => self.grant(&starts),
+        match self.places() {
+            Ok(places) => self.grant(&places),
             Err(error) => {
                 tracing::warn!(%error, "waiting for the committed offsets");
                 self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
             }
         }
-    }
-
-    /// Where to read each assigned partition from: what was committed, or, where nothing was, the start of its log.
-    fn starts(&mut self) -> Result<Vec<(Partition, NextOffset)>, BrokerError> {
-        let committed = self.member.committed(&self.assigned)?;
-        let assigned = self.assigned.clone();
-        let mut starts = Vec::with_capacity(assigned.len());
-        for (partition, committed) in assigned.into_iter().zip(committed) {
-            let start = match committed {
-                Some(Committed { metadata, .. }) if !metadata.is_empty() => {
-                    self.parts.faults.raise(Fault::ForeignMetadata { partition });
-                    continue;
-                }
-                Some(Committed { next, .. }) => next,
-                None => self.member.log_range(partition)?.0,
-            };
-            starts.push((partition, start));
-        }
-        Ok(starts)
     }
 
     /// Ready is who reads something, and waits for nothing else that was assigned to him.
@@ -206,28 +204,33 @@ impl Group {
         }
     }
 
-    fn grant(&mut self, starts: &[(Partition, NextOffset)]) {
-        let mut grants = Vec::with_capacity(starts.len());
-        for (partition, start) in starts {
+    fn grant(&mut self, places: &[Place]) {
+        let mut grants = Vec::with_capacity(places.len());
+        for Place { partition, done, record, .. } in places {
             let lease = Lease { partition: *partition, term: Term(self.next_term) };
             self.next_term += 1;
             let dirty = Arc::new(AtomicBool::new(false));
             let waker = self.parts.ports.waker(*partition, Arc::clone(&dirty));
-            let account = Arc::new(LeaseAccount::default());
-            account.commit(*start);
+            let start = done.base();
+            let account = Arc::new(self.parts.budget.account(*partition, done.clone(), *record));
             match self.member.queue(*partition, waker) {
-                Ok(queue) => grants.push(Grant { lease, start: *start, queue, dirty, account }),
+                Ok(queue) => grants.push(Grant { lease, start, queue, dirty, account }),
                 Err(error) => return self.parts.faults.raise(Fault::Broker(error)),
             }
         }
         // First the member: what it cannot take now is asked for again, and nobody holds a lease that is not read.
-        if let Err(error) = self.member.assign(starts) {
+        let starts: Vec<_> = places.iter().map(|place| (place.partition, place.done.base())).collect();
+        if let Err(error) = self.member.assign(&starts) {
             self.retry_at = self.parts.clock.now().after(RETRY_PAUSE);
             return self.failed(error);
         }
-        for grant in grants {
+        for (grant, place) in grants.into_iter().zip(places) {
             let (partition, account) = (grant.lease.partition, Arc::clone(&grant.account));
-            self.parts.tenure.lock().grant(grant.lease, account);
+            self.parts.tenure.lock().grant(grant.lease, Arc::clone(&account));
+            self.tell_place(place);
+            if place.record == Record::Owed {
+                self.parts.outbox.offer(grant.lease, &account, grant.start, []);
+            }
             self.parts.ports.send(self.parts.ports.worker_of(partition), Order::Grant(grant));
         }
         self.assigned.clear();
@@ -268,7 +271,11 @@ impl Group {
     fn drop_leases(&mut self, partitions: &[Partition]) {
         for partition in partitions {
             self.draining.remove(partition);
+            let account = self.parts.tenure.lock().account(*partition).cloned();
             let Some(lease) = self.parts.tenure.lock().end(*partition) else { continue };
+            if let Some(account) = account {
+                self.watch.left(*partition, account.committed());
+            }
             if let Some(part) = self.parts.outbox.discard(lease) {
                 self.parts.budget.release(&part.account, part.outcomes.len(), part.bytes());
             }
@@ -283,14 +290,6 @@ impl Group {
         if let Err(error) = self.member.unassign(partitions) {
             self.failed(error);
         }
-    }
-
-    fn out_of_range(&mut self, partition: Partition) {
-        // What was read before the partition went back is the next owner's to find out.
-        let next = self.parts.tenure.lock().account(partition).map(|account| account.committed());
-        let Some(next) = next else { return };
-        let log = self.member.log_range(partition).ok();
-        self.parts.faults.raise(Fault::OutOfRange { partition, next, log });
     }
 
     fn leave(&mut self) {

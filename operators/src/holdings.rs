@@ -10,8 +10,9 @@ use std::time::Duration;
 use crate::broker::{BrokerError, PollEnd, PollLimit, Polled, Queue};
 use crate::budget::{Budget, LeaseAccount, OVERHEAD_BYTES};
 use crate::clock::Moment;
+use crate::commit_order::{CommitOrder, OrderKey};
 use crate::lease::{Lease, NextOffset, Partition};
-use crate::ledger::{Ledger, Opened};
+use crate::ledger::{Delivery, Ledger, Opened};
 use crate::observe::{LeaseSeen, Observer};
 use crate::outbox::{Outbox, Retained};
 use crate::ports::Grant;
@@ -29,6 +30,7 @@ pub struct Holding {
     pub account: Arc<LeaseAccount>,
     queue: Box<dyn Queue>,
     dirty: Arc<AtomicBool>,
+    order: CommitOrder,
     draining: bool,
     offered: NextOffset,
     /// What was offered and is not committed: up to where, and the timestamp of its first record.
@@ -40,15 +42,16 @@ pub struct Holding {
 const SETTLE: (usize, Duration) = (256, Duration::from_secs(1));
 
 impl Holding {
-    /// Takes a lease up. Its queue may hold records already.
-    pub fn new(grant: Grant) -> Self {
+    /// Takes a lease up, whose outcomes are committed in this order. Its queue may hold records already.
+    pub fn new(grant: Grant, order: CommitOrder) -> Self {
         grant.dirty.store(true, Ordering::SeqCst);
         Self {
             lease: grant.lease,
-            ledger: Ledger::new(grant.start),
+            ledger: Ledger::new(order, grant.account.done()),
             account: grant.account,
             queue: grant.queue,
             dirty: grant.dirty,
+            order,
             draining: false,
             offered: grant.start,
             uncommitted: VecDeque::new(),
@@ -64,6 +67,13 @@ impl Holding {
     /// Whether there may be something to poll.
     pub fn is_dirty(&self) -> bool {
         !self.draining && self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// How much may be polled now; `None` if nothing, because the budget or the window of the ledger is full.
+    pub fn room(&self, budget: &Budget) -> Option<PollLimit> {
+        let window = self.ledger.room();
+        let room = budget.room(&self.account)?;
+        (window > 0).then(|| PollLimit { records: room.records.min(window), ..room })
     }
 
     /// Polls the queue, opens what came in the ledger, and charges it; returns whether the process had nothing in flight before.
@@ -87,24 +97,41 @@ impl Holding {
         }
         let (mut records, mut bytes) = (0, 0);
         for place in from..into.origins.len() {
-            let size = into.records.get(place).payload_bytes() + OVERHEAD_BYTES;
-            let opened = Opened {
-                offset: into.origins[place].1,
-                epoch,
-                at: now,
-                millis: into.times[place].millis,
-                bytes: u32::try_from(size).unwrap_or(u32::MAX),
-            };
-            if self.ledger.open(opened) {
-                records += 1;
-                bytes += opened.bytes as usize;
-            } else {
-                let (partition, offset) = (self.lease.partition.0, opened.offset.0);
-                tracing::warn!(partition, offset, "record delivered again; it is in the dataflow already");
-                into.skip(place);
+            let opened = self.seen(into, place, epoch, now);
+            match self.ledger.open(opened) {
+                Delivery::First => {
+                    records += 1;
+                    bytes += opened.bytes as usize;
+                }
+                Delivery::Again => {
+                    let (partition, offset) = (self.lease.partition.0, opened.offset.0);
+                    tracing::warn!(
+                        partition,
+                        offset,
+                        "record delivered again; it is in the dataflow already"
+                    );
+                    into.skip(place);
+                }
+                Delivery::Done => into.skip(place),
             }
         }
         Ok(records > 0 && budget.charge(&self.account, records, bytes))
+    }
+
+    fn seen(&self, polled: &Polled, place: usize, epoch: u64, now: Moment) -> Opened {
+        let record = polled.records.get(place);
+        let key = match self.order {
+            CommitOrder::Key => OrderKey::of(record.key()),
+            CommitOrder::Partition | CommitOrder::None => OrderKey::FREE,
+        };
+        Opened {
+            offset: polled.origins[place].1,
+            epoch,
+            at: now,
+            millis: polled.times[place].millis,
+            bytes: u32::try_from(record.payload_bytes() + OVERHEAD_BYTES).unwrap_or(u32::MAX),
+            key,
+        }
     }
 
     /// Passes over control records and aborted ones at the tail, so that the frontier can reach the end of the partition.
@@ -118,8 +145,14 @@ impl Holding {
         }
     }
 
-    /// Hands what the frontier has passed to the outbox.
+    /// Hands what may leave the ledger to the outbox.
     pub fn offer(&mut self, outbox: &Outbox) {
+        self.forget_committed();
+        // What leaves may move the window on, and so let more leave.
+        while self.offer_once(outbox) {}
+    }
+
+    fn offer_once(&mut self, outbox: &Outbox) -> bool {
         let mut ready = Vec::new();
         let mut oldest = None;
         self.ledger.drain_ready(|opened, retained| {
@@ -127,12 +160,16 @@ impl Holding {
             ready.push(retained);
         });
         let frontier = self.ledger.frontier();
-        self.forget_committed();
-        self.uncommitted.extend(oldest.map(|millis| (frontier, millis)));
-        if frontier > self.offered || !ready.is_empty() {
-            self.offered = frontier;
-            outbox.offer(self.lease, &self.account, frontier, ready);
+        if frontier == self.offered && ready.is_empty() {
+            return false;
         }
+        match (self.uncommitted.back_mut(), oldest) {
+            (Some((last, millis)), Some(oldest)) if *last == frontier => *millis = oldest.min(*millis),
+            (_, oldest) => self.uncommitted.extend(oldest.map(|millis| (frontier, millis))),
+        }
+        self.offered = frontier;
+        outbox.offer(self.lease, &self.account, frontier, ready);
+        true
     }
 
     fn forget_committed(&mut self) {
@@ -171,7 +208,7 @@ impl Holding {
             committed: self.account.committed().0,
             end: self.queue.end().map(|end| end.0),
             in_flight: self.account.records(),
-            oldest_millis: self.uncommitted.front().map(|(_, millis)| *millis).or(open),
+            oldest_millis: self.uncommitted.front().map(|(_, millis)| *millis).into_iter().chain(open).min(),
         });
     }
 }
@@ -182,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::budget::BudgetConfig;
+    use crate::done::Done;
     use crate::fixtures::{Recorder, TestQueue, lease, results};
     use crate::lease::Offset;
     use crate::outcome::Outcomes;
@@ -190,13 +228,14 @@ mod tests {
     fn holding(count: usize) -> Holding {
         let queue = TestQueue::default();
         queue.append(count);
-        let mut holding = Holding::new(Grant {
+        let grant = Grant {
             lease: lease(0, 1),
             start: NextOffset(0),
             queue: Box::new(queue),
             dirty: Arc::new(AtomicBool::new(false)),
             account: Arc::new(LeaseAccount::default()),
-        });
+        };
+        let mut holding = Holding::new(grant, CommitOrder::Partition);
         let budget = Budget::new(BudgetConfig { records_max: 10_000, bytes_max: 1 << 30, partitions: 1 });
         let limit = PollLimit { records: count, bytes: 1 << 20 };
         holding.poll(&mut Polled::default(), limit, 0, Moment::START, &budget).unwrap();
@@ -220,12 +259,12 @@ mod tests {
         (0..2).for_each(|index| close(&mut holding, &outcomes, index));
         holding.offer(&outbox);
         assert_eq!(oldest(&mut holding), Some(first), "it has its outcome, and nobody can see it");
-        holding.account.commit(NextOffset(2));
+        holding.account.commit(Done::before(NextOffset(2)));
         assert_eq!(oldest(&mut holding), holding.ledger.oldest_open().map(|opened| opened.millis));
         let outcomes = results(lease(0, 1), [2]);
         close(&mut holding, &outcomes, 0);
         holding.offer(&outbox);
-        holding.account.commit(NextOffset(3));
+        holding.account.commit(Done::before(NextOffset(3)));
         assert_eq!(oldest(&mut holding), None);
     }
 

@@ -5,6 +5,7 @@
 //! [`clock::Clock`], [`broker::Broker`] and [`model::Backend`], each with a real and a simulated implementation.
 
 pub mod alarm;
+pub mod at_least_once;
 pub mod block;
 pub mod breaker;
 pub mod broker;
@@ -12,9 +13,13 @@ pub mod budget;
 pub mod catalog;
 pub mod clock;
 pub mod codec;
+pub mod commit;
+pub mod commit_order;
+pub mod continuity;
 pub mod dead_letter;
 pub mod decode;
 pub mod device;
+pub mod done;
 pub mod exchange;
 pub mod execute;
 pub mod fair;
@@ -28,6 +33,7 @@ pub mod infer;
 pub mod lease;
 pub mod ledger;
 pub mod letters;
+pub mod metadata;
 pub mod model;
 pub mod observe;
 pub mod outbox;

@@ -27,6 +27,12 @@ pub trait Observer: Send + Sync {
     /// A transaction was aborted.
     fn aborted(&self);
 
+    /// Records of a partition were lost, as an operator has accepted.
+    fn lost(&self, partition: Partition, records: u64);
+
+    /// A new producer has taken over from one that could not be used any more.
+    fn rebuilt(&self);
+
     /// The state of a lease, told about once a second and at each grant.
     fn lease(&self, lease: &LeaseSeen);
 
@@ -120,6 +126,8 @@ impl Observer for Silent {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn lost(&self, _: Partition, _: u64) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn epoch_lag(&self, _: usize, _: u64) {}

@@ -1,13 +1,15 @@
-//! The outbox: outcomes that the partition frontier has passed, on their way from the sinks to the transaction thread.
+//! The outbox: outcomes that have left their ledgers, on their way from the sinks to the transaction thread.
 //!
-//! Within a lease they stand in the order of their offsets, and they leave in it. The outbox is bounded by the budget: what lies in it
-//! is still charged.
+//! Within a lease they stand in the order in which they left the ledger, and they leave in it. The outbox is bounded by the budget: what
+//! lies in it is still charged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::budget::LeaseAccount;
+use crate::commit_order::CommitOrder;
+use crate::done::Done;
 use crate::lease::{Lease, NextOffset, Offset};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::RecordView;
@@ -67,9 +69,9 @@ pub struct Part {
     pub lease: Lease,
     /// Its account with the budget.
     pub account: Arc<LeaseAccount>,
-    /// What the transaction will commit for it: the offset after its last outcome, or further over records that have none to give.
-    pub next: NextOffset,
-    /// The outcomes to produce, in the order of offsets.
+    /// What is done once it is committed: what was before, and the records of `outcomes`.
+    pub done: Done,
+    /// The outcomes of exactly the records that it adds.
     pub outcomes: Vec<Retained>,
 }
 
@@ -92,6 +94,7 @@ pub struct TransactionLimit {
 /// What waits to be committed, by lease.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    order: CommitOrder,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -108,8 +111,9 @@ struct State {
 #[derive(Debug)]
 struct Pending {
     account: Arc<LeaseAccount>,
-    next: NextOffset,
     outcomes: VecDeque<Retained>,
+    /// Where the partition frontier was when outcomes were offered, after how many more of them.
+    frontiers: VecDeque<(usize, NextOffset)>,
 }
 
 /// What the transaction thread asks before it waits.
@@ -123,13 +127,58 @@ pub struct Waiting {
     pub hurry: bool,
 }
 
-impl Outbox {
-    /// An empty outbox.
-    pub fn new() -> Self {
-        Self::default()
+impl Pending {
+    fn new(account: &Arc<LeaseAccount>) -> Self {
+        let account = Arc::clone(account);
+        Self { account, outcomes: VecDeque::new(), frontiers: VecDeque::new() }
     }
 
-    /// Adds the outcomes that a frontier has passed; `next` is the frontier now.
+    fn add(&mut self, next: NextOffset, outcomes: impl IntoIterator<Item = Retained>) -> usize {
+        let before = self.outcomes.len();
+        self.outcomes.extend(outcomes);
+        let added = self.outcomes.len() - before;
+        match self.frontiers.back_mut() {
+            Some((_, last)) if added == 0 => *last = next.max(*last),
+            _ => self.frontiers.push_back((added, next)),
+        }
+        added
+    }
+
+    /// Takes the next outcome out, and notes in `done` what is done with it.
+    fn pop(&mut self, order: CommitOrder, done: &mut Done) -> Option<Retained> {
+        let retained = self.outcomes.pop_front()?;
+        match order {
+            CommitOrder::Partition => done.pass(retained.offset().next()),
+            CommitOrder::Key | CommitOrder::None => done.complete_one(retained.offset()),
+        }
+        if let Some((left, _)) = self.frontiers.front_mut() {
+            *left -= 1;
+        }
+        self.pass_frontiers(done);
+        Some(retained)
+    }
+
+    /// What lies before a frontier is done once every outcome is taken that was offered up to then: records in gaps have none.
+    fn pass_frontiers(&mut self, done: &mut Done) {
+        while let Some((0, next)) = self.frontiers.front() {
+            done.pass(*next);
+            self.frontiers.pop_front();
+        }
+    }
+}
+
+impl Outbox {
+    /// An empty outbox of an engine that commits in this order.
+    pub fn new(order: CommitOrder) -> Self {
+        Self { order, ..Self::default() }
+    }
+
+    /// The order in which outcomes leave their ledgers.
+    pub fn order(&self) -> CommitOrder {
+        self.order
+    }
+
+    /// Adds outcomes that have left their ledger; `next` is its frontier now, before which everything has left.
     pub fn offer(
         &self,
         lease: Lease,
@@ -138,17 +187,9 @@ impl Outbox {
         outcomes: impl IntoIterator<Item = Retained>,
     ) {
         let mut state = self.lock();
-        let before = state.records;
-        let pending = state.pending.entry(lease).or_insert_with(|| Pending {
-            account: Arc::clone(account),
-            next,
-            outcomes: VecDeque::new(),
-        });
-        let had = pending.outcomes.len();
-        pending.outcomes.extend(outcomes);
-        pending.next = pending.next.max(next);
-        let added = pending.outcomes.len() - had;
-        state.records = before + added;
+        let pending = state.pending.entry(lease).or_insert_with(|| Pending::new(account));
+        let added = pending.add(next, outcomes);
+        state.records += added;
         self.changed.notify_one();
     }
 
@@ -163,9 +204,11 @@ impl Outbox {
         let (before, after): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.pending).into_iter().partition(|(lease, _)| Some(*lease) <= state.turn);
         for (lease, mut pending) in after.into_iter().chain(before) {
-            let mut outcomes = Vec::new();
+            let before = pending.account.done();
+            let (mut done, mut outcomes) = (before.clone(), Vec::new());
+            pending.pass_frontiers(&mut done);
             while records < limit.records && (bytes < limit.bytes || records == 0) {
-                let Some(retained) = pending.outcomes.pop_front() else { break };
+                let Some(retained) = pending.pop(self.order, &mut done) else { break };
                 records += 1;
                 bytes += retained.bytes as usize;
                 outcomes.push(retained);
@@ -173,13 +216,10 @@ impl Outbox {
             if !outcomes.is_empty() {
                 state.turn = Some(lease);
             }
-            let all = pending.outcomes.is_empty();
-            let next =
-                if all { Some(pending.next) } else { outcomes.last().map(|last| last.offset().next()) };
-            if let Some(next) = next {
-                parts.push(Part { lease, account: Arc::clone(&pending.account), next, outcomes });
+            if done != before || pending.account.is_owed() {
+                parts.push(Part { lease, account: Arc::clone(&pending.account), done, outcomes });
             }
-            if !all {
+            if !pending.outcomes.is_empty() {
                 rest.insert(lease, pending);
             }
         }
@@ -195,8 +235,8 @@ impl Outbox {
         let mut state = self.lock();
         let pending = state.pending.remove(&lease)?;
         state.records -= pending.outcomes.len();
-        let Pending { account, next, outcomes } = pending;
-        Some(Part { lease, account, next, outcomes: outcomes.into() })
+        let Pending { account, outcomes, .. } = pending;
+        Some(Part { lease, done: account.done(), account, outcomes: outcomes.into() })
     }
 
     /// What waits.
@@ -224,10 +264,15 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Moment;
+    use crate::commit_order::OrderKey;
     use crate::lease::{Partition, Term};
+    use crate::ledger::{Delivery, Ledger, Opened};
 
     fn lease(partition: i32) -> Lease {
         Lease { partition: Partition(partition), term: Term(1) }
@@ -241,53 +286,114 @@ mod tests {
         Retained::new(Arc::new(outcomes), 0, bytes)
     }
 
+    const ORDERS: [CommitOrder; 3] = [CommitOrder::Partition, CommitOrder::Key, CommitOrder::None];
+
     #[test]
     fn an_offset_alone_is_something_to_commit() {
-        let outbox = Outbox::new();
-        let account = Arc::new(LeaseAccount::default());
-        outbox.offer(lease(0), &account, NextOffset(9), []);
-        assert_eq!(outbox.waiting().leases, 1);
-        let parts = outbox.take(TransactionLimit { records: 10, bytes: 10 });
-        assert_eq!((parts.len(), parts[0].next, parts[0].outcomes.len()), (1, NextOffset(9), 0));
-        assert!(outbox.take(TransactionLimit { records: 10, bytes: 10 }).is_empty());
+        for order in ORDERS {
+            let outbox = Outbox::new(order);
+            let account = Arc::new(LeaseAccount::default());
+            outbox.offer(lease(0), &account, NextOffset(9), []);
+            assert_eq!(outbox.waiting().leases, 1);
+            let parts = outbox.take(TransactionLimit { records: 10, bytes: 10 });
+            assert_eq!((parts.len(), parts[0].outcomes.len()), (1, 0));
+            assert_eq!(parts[0].done, Done::before(NextOffset(9)));
+            assert!(outbox.take(TransactionLimit { records: 10, bytes: 10 }).is_empty());
+        }
+    }
+
+    /// A lease whose records are closed in any order, beside what of it was committed.
+    struct Subject {
+        lease: Lease,
+        ledger: Ledger<Retained>,
+        account: Arc<LeaseAccount>,
+        taken: BTreeSet<i64>,
+    }
+
+    impl Subject {
+        /// With `count` records, every third offset of which is a gap.
+        fn new(partition: i32, order: CommitOrder, count: i64) -> Self {
+            let mut ledger = Ledger::new(order, Done::default());
+            for offset in (0..count).filter(|offset| offset % 3 != 2) {
+                let key = OrderKey::of(Some(&[u8::try_from(offset % 5).unwrap()]));
+                let opened =
+                    Opened { offset: Offset(offset), epoch: 0, at: Moment::START, millis: 0, bytes: 0, key };
+                assert_eq!(ledger.open(opened), Delivery::First);
+            }
+            ledger.pass(NextOffset(count));
+            let account = Arc::new(LeaseAccount::default());
+            Self { lease: lease(partition), ledger, account, taken: BTreeSet::new() }
+        }
+
+        fn offer(&mut self, outbox: &Outbox) {
+            let mut ready = Vec::new();
+            self.ledger.drain_ready(|_, retained| ready.push(retained));
+            outbox.offer(self.lease, &self.account, self.ledger.frontier(), ready);
+        }
+
+        /// Commits a part, which must cover the records of its outcomes and of no others.
+        fn commit(&mut self, part: Part, order: CommitOrder) {
+            let new: Vec<i64> = part.outcomes.iter().map(|retained| retained.offset().0).collect();
+            assert!(order != CommitOrder::Partition || (new.is_sorted() && part.done.is_prefix()));
+            for offset in new {
+                assert!(self.taken.insert(offset), "{offset} leaves once");
+            }
+            for offset in (0..self.ledger.read().0).filter(|offset| offset % 3 != 2) {
+                assert_eq!(part.done.contains(Offset(offset)), self.taken.contains(&offset), "{offset}");
+            }
+            self.account.commit(part.done);
+        }
     }
 
     proptest! {
-        /// However the limits cut: each outcome leaves once, in order, with an offset that covers it and nothing after it.
+        /// However the limits cut: what is done once a transaction is committed is what was before, and the records of the outcomes
+        /// in it.
         #[test]
-        fn an_offset_goes_with_exactly_the_outcomes_before_it(
-            offers in prop::collection::vec((0_i32..3, 0_i64..5, 1_usize..100), 1..40),
+        fn what_is_done_goes_with_exactly_the_outcomes_that_it_adds(
+            order in prop::sample::select(ORDERS.to_vec()),
+            closes in prop::collection::vec((0_usize..3, any::<prop::sample::Index>(), 1_usize..100, 0_u8..4), 1..120),
             records in 1_usize..8,
             bytes in 1_usize..300,
         ) {
-            let outbox = Outbox::new();
-            let account = Arc::new(LeaseAccount::default());
-            let mut next = [0_i64; 3];
-            for (partition, count, size) in offers {
-                let at = &mut next[usize::try_from(partition).unwrap()];
-                let of = lease(partition);
-                let outcomes: Vec<_> = (*at..*at + count).map(|offset| retained(of, offset, size)).collect();
-                *at += count + 1; // a gap after each offer
-                outbox.offer(of, &account, NextOffset(*at), outcomes);
-            }
-            let mut seen = [(0_i64, 0_i64); 3];
+            let outbox = Outbox::new(order);
             let limit = TransactionLimit { records, bytes };
+            let mut subjects: Vec<_> = (0..3).map(|partition| Subject::new(partition, order, 40)).collect();
+            let mut open: Vec<Vec<i64>> =
+                (0..3).map(|_| (0..40).filter(|offset| offset % 3 != 2).collect()).collect();
+            for (partition, index, size, then) in closes {
+                let subject = &mut subjects[partition];
+                if !open[partition].is_empty() {
+                    let place = index.index(open[partition].len());
+                    let offset = open[partition].swap_remove(place);
+                    let outcome = retained(subject.lease, offset, size);
+                    subject.ledger.close(Offset(offset), |_| outcome).unwrap();
+                }
+                if then > 0 {
+                    subject.offer(&outbox);
+                }
+                if then > 2 {
+                    for part in outbox.take(limit) {
+                        subjects[usize::try_from(part.lease.partition.0).unwrap()].commit(part, order);
+                    }
+                }
+            }
+            for (subject, open) in subjects.iter_mut().zip(open) {
+                for offset in open {
+                    let outcome = retained(subject.lease, offset, 1);
+                    subject.ledger.close(Offset(offset), |_| outcome).unwrap();
+                }
+                subject.offer(&outbox);
+            }
             loop {
                 let parts = outbox.take(limit);
                 if parts.is_empty() { break; }
                 prop_assert!(parts.iter().map(|part| part.outcomes.len()).sum::<usize>() <= records);
                 for part in parts {
-                    let (committed, last) = &mut seen[usize::try_from(part.lease.partition.0).unwrap()];
-                    for retained in &part.outcomes {
-                        prop_assert!(retained.offset().0 >= *last && retained.offset().0 >= *committed);
-                        *last = retained.offset().0 + 1;
-                    }
-                    prop_assert!(part.next.0 >= *last && part.next.0 >= *committed);
-                    *committed = part.next.0;
+                    subjects[usize::try_from(part.lease.partition.0).unwrap()].commit(part, order);
                 }
             }
-            for (place, (committed, _)) in seen.iter().enumerate() {
-                prop_assert_eq!(*committed, next[place]);
+            for subject in subjects {
+                prop_assert_eq!(subject.account.done(), Done::before(NextOffset(40)));
             }
             prop_assert_eq!(outbox.waiting().records, 0);
         }

@@ -124,7 +124,7 @@ impl Source {
                         start = grant.start.0,
                         "lease granted"
                     );
-                    let earlier = holdings.insert(partition, Holding::new(grant));
+                    let earlier = holdings.insert(partition, Holding::new(grant, self.parts.outbox.order()));
                     assert!(earlier.is_none(), "a partition has one lease at a time");
                 }
                 Order::Drain(lease) => {
@@ -162,8 +162,8 @@ impl Source {
     }
 
     fn could_poll(&self) -> bool {
-        let has_room = |holding: &Holding| self.parts.budget.room(&holding.account).is_some();
-        self.holdings.borrow().values().any(|holding| holding.is_dirty() && has_room(holding))
+        let budget = &self.parts.budget;
+        self.holdings.borrow().values().any(|holding| holding.is_dirty() && holding.room(budget).is_some())
     }
 
     fn poll(&mut self, epoch: u64) -> Option<Polled> {
@@ -189,7 +189,7 @@ impl Source {
             if !holding.is_dirty() {
                 continue;
             }
-            let Some(room) = self.parts.budget.room(&holding.account) else { continue };
+            let Some(room) = holding.room(&self.parts.budget) else { continue };
             let limit =
                 PollLimit { records: room.records.min(left.records), bytes: room.bytes.min(left.bytes) };
             match holding.poll(&mut polled, limit, epoch, now, &self.parts.budget) {
@@ -471,7 +471,7 @@ mod tests {
             queue.append_control();
             rig.later(TELL_INTERVAL);
             let parts = rig.parts.outbox.take(TransactionLimit { records: 1, bytes: 1 });
-            assert_eq!((parts[0].next, parts[0].outcomes.len()), (NextOffset(1), 0));
+            assert_eq!((parts[0].done.base(), parts[0].outcomes.len()), (NextOffset(1), 0));
         });
     }
 

@@ -5,15 +5,19 @@
 //! a lease is taken out of it before its partition is given back.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::budget::LeaseAccount;
 use crate::lease::{Lease, Partition, Term};
+use crate::metadata::TopicId;
 
-/// The leases that a process holds.
+/// The leases that a process holds, and the topic that they are of.
 #[derive(Debug, Default)]
 pub struct Tenure {
     held: Mutex<BTreeMap<Partition, (Term, Arc<LeaseAccount>)>>,
+    topic: OnceLock<TopicId>,
+    doubted: AtomicBool,
 }
 
 /// The table under its lock: nobody can lose or gain a lease meanwhile.
@@ -28,6 +32,31 @@ impl Tenure {
     /// Locks the table.
     pub fn lock(&self) -> TenureGuard<'_> {
         TenureGuard(self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The topic that the leases are of, where the broker has told its id.
+    pub fn topic(&self) -> Option<TopicId> {
+        self.topic.get().copied()
+    }
+
+    /// Notes which topic the leases are of, and returns the one that was noted first: a process reads one topic in its life.
+    pub fn topic_is(&self, topic: TopicId) -> TopicId {
+        *self.topic.get_or_init(|| topic)
+    }
+
+    /// Says that the topic was not found as it should be: the group thread is to find out.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody doubts the topic.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::SeqCst)
+    }
+
+    /// Says that the topic is as it should be.
+    pub fn settle(&self) {
+        self.doubted.store(false, Ordering::SeqCst);
     }
 }
 

@@ -1,6 +1,6 @@
-"""Waits until a broker answers a metadata request with at least one broker in it, itself.
+"""Waits until a broker answers a metadata request with so many brokers in it, itself among them.
 
-    ready.py HOST:PORT SECONDS [PID]
+    ready.py HOST:PORT SECONDS BROKERS [PID]
 
 Exits 0 when it does, 1 when it has not within SECONDS, 2 when the process PID has ended before. An open port alone says
 nothing: a broker accepts connections long before it serves them.
@@ -47,10 +47,11 @@ def ended(pid):
 def main():
     host, _, port = sys.argv[1].rpartition(":")
     deadline = time.monotonic() + float(sys.argv[2])
-    pid = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    wanted = int(sys.argv[3])
+    pid = int(sys.argv[4]) if len(sys.argv) > 4 else None
     while True:
         try:
-            if brokers(host, int(port)) > 0:
+            if brokers(host, int(port)) >= wanted:
                 return 0
         except OSError:
             pass

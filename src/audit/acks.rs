@@ -63,5 +63,9 @@ pub(super) fn check(acks: &[Ack], book: &Book, findings: &mut Findings) {
             let what = "acknowledged, and not in the topic".to_owned();
             findings.add(FaultKind::Missing, Some((ack.partition, ack.offset)), None, what);
         }
+        if book.was_deleted_without_outcome(ack.partition, ack.offset) {
+            let what = "acknowledged, and deleted from the topic without an outcome".to_owned();
+            findings.add(FaultKind::Lost, Some((ack.partition, ack.offset)), None, what);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The book of an audit: one entry a request, and what has become of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use operators::broker::{LogRecord, RecordTime};
 use operators::dead_letter::{REASONS, Reason};
@@ -121,9 +121,14 @@ impl Entry {
 /// The requests of one partition.
 #[derive(Debug, Default)]
 struct Log {
+    /// From where requests are audited.
+    from: i64,
+    /// From where they are in the topic besides.
     start: i64,
     end: i64,
     entries: Vec<Entry>,
+    /// Outcomes of requests that were to be audited and are no longer in the topic.
+    deleted: BTreeSet<Offset>,
 }
 
 /// Where an origin leads.
@@ -152,11 +157,28 @@ impl Book {
         entries.push(entry);
     }
 
-    /// Notes which offsets of a partition have been read.
-    pub(super) fn close(&mut self, partition: Partition, start: Offset, end: NextOffset) {
+    /// Notes which offsets of a partition have been read: those from `from` on, of which those before `first` were deleted.
+    pub(super) fn close(&mut self, partition: Partition, from: Offset, first: Offset, end: NextOffset) {
         let log = self.logs.entry(partition).or_default();
+        let start = from.max(first);
         let last = log.entries.last().map_or(start.0, |entry| entry.offset.next().0);
-        (log.start, log.end) = (start.0, end.0.max(last));
+        (log.from, log.start, log.end) = (from.0, start.0, end.0.max(last));
+    }
+
+    /// Notes the outcome of a request before the audited ones.
+    pub(super) fn note_before(&mut self, partition: Partition, offset: Offset) {
+        if let Some(log) = self.logs.get_mut(&partition)
+            && offset.0 >= log.from
+        {
+            log.deleted.insert(offset);
+        }
+    }
+
+    /// Whether a request was deleted from the topic without having had an outcome.
+    pub(super) fn was_deleted_without_outcome(&self, partition: Partition, offset: Offset) -> bool {
+        self.logs
+            .get(&partition)
+            .is_some_and(|log| (log.from..log.start).contains(&offset.0) && !log.deleted.contains(&offset))
     }
 
     pub(super) fn entry(&mut self, partition: Partition, offset: Offset) -> Option<&mut Entry> {

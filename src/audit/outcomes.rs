@@ -81,7 +81,10 @@ impl Outcomes {
         }
         let origin = Some((partition, offset));
         match book.find(partition, offset) {
-            Found::Before => report.outside += 1,
+            Found::Before => {
+                report.outside += 1;
+                book.note_before(partition, offset);
+            }
             Found::After => self.later.entry(partition).or_default().entry(offset).or_default().push(place),
             Found::Nowhere => {
                 let what = "there is no such request".to_owned();

@@ -277,9 +277,8 @@ fn place_of_result(result: &Rec) -> (usize, i64) {
     (usize::try_from(partition).unwrap(), origin["offset"].as_i64().unwrap())
 }
 
-#[test]
-fn an_acknowledged_request_that_is_not_in_the_topic_is_found() {
-    let world = World::of(load());
+/// The acknowledgement log of every request.
+fn ack_log(world: &World) -> tempfile::NamedTempFile {
     let mut log = tempfile::NamedTempFile::new().unwrap();
     for place in world.places("requests") {
         let request_id =
@@ -289,6 +288,32 @@ fn an_acknowledged_request_that_is_not_in_the_topic_is_found() {
         });
         writeln!(log, "{line}").unwrap();
     }
+    log
+}
+
+#[test]
+fn a_request_deleted_from_the_topic_is_lost_only_if_it_had_no_outcome() {
+    let mut world = World::of(load());
+    let log = ack_log(&world);
+    let audited = AuditOptions { ack_log: Some(log.path().to_owned()), ..options() };
+    world.delete_before(1, 30);
+    let report = run(&world, &audited);
+    assert_eq!((faults(&report), report.requests, report.outside), ([0; 5], 370, 30));
+    let result = world.places("results").into_iter().find(|place| {
+        let (partition, offset) = place_of_result(&world.get("results", *place));
+        partition == 1 && offset < 30
+    });
+    world.remove("results", result.unwrap());
+    assert_eq!(faults(&run(&world, &audited)), [1, 0, 0, 0, 0]);
+    assert_eq!(faults(&run(&world, &options())), [0; 5], "nobody knows of it without that log");
+    let from_partition = BTreeMap::from([(Partition(1), Offset(30))]);
+    assert_eq!(faults(&run(&world, &AuditOptions { from_partition, ..audited })), [0; 5]);
+}
+
+#[test]
+fn an_acknowledged_request_that_is_not_in_the_topic_is_found() {
+    let world = World::of(load());
+    let mut log = ack_log(&world);
     let audited = AuditOptions { ack_log: Some(log.path().to_owned()), ..options() };
     let report = run(&world, &audited);
     assert_eq!((faults(&report), report.acknowledged), ([0; 5], Some(400)));

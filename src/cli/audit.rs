@@ -22,7 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Reads the requests, results and dead letters from their beginning with `read_committed`, runs each model on each request by itself,
 /// and compares. It shares no code with the engine's ledger, batching or sink. Counts requests that were lost (no outcome), duplicated
 /// (more than one) or wrong (an outcome that is not theirs, or not right), outcomes that are unexpected (of no request) and, with
-/// --ack-log, acknowledged requests that are missing. Exits with 1 if any of these is not 0.
+/// --ack-log, acknowledged requests that are missing. Exits with 1 if any of these is not 0; with `delivery = "at-least-once"`
+/// duplicated requests are counted and allowed.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     /// The producer's acknowledgement log: every request in it must be in the topic
@@ -96,6 +97,8 @@ pub struct Settings {
     pub dlq: String,
     /// The consumer group that dead letters must name; `None` for any.
     pub group: Option<String>,
+    /// Whether a request may have several outcomes.
+    pub duplicates_allowed: bool,
     /// What the key of a result is.
     pub result_key: ResultKey,
     /// The models whose rows and outputs may hold NaN and infinities.
@@ -110,6 +113,7 @@ impl Settings {
     /// An audit of everything, as the configuration has it.
     pub fn options(&self) -> AuditOptions {
         AuditOptions {
+            duplicates_allowed: self.duplicates_allowed,
             result_key: self.result_key,
             not_finite_allowed: self.not_finite_allowed.clone(),
             group: self.group.clone(),
@@ -245,6 +249,7 @@ mod tests {
             results: "inference.results".to_owned(),
             dlq: "inference.dlq".to_owned(),
             group: Some("inference-workers".to_owned()),
+            duplicates_allowed: false,
             result_key: ResultKey::RequestId,
             not_finite_allowed: BTreeSet::new(),
             record_bytes_max: None,

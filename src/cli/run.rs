@@ -1,8 +1,12 @@
 //! `tidemill run`: serves models.
 
+use std::str::FromStr;
+use std::sync::Arc;
 use std::thread;
 
 use dataflows::engine::Stop;
+use operators::continuity::{AcceptedLoss, Policy};
+use operators::lease::{NextOffset, Partition};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -19,6 +23,48 @@ pub struct Args {
     /// Dataflow workers: `--set workers=N`
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    /// Go on without records that are gone: exactly these offsets, as the message with exit code 13 names them. May be given again
+    #[arg(long, value_name = "TOPIC:PARTITION:FROM..TO")]
+    pub accept_loss: Vec<AcceptLoss>,
+}
+
+/// A loss that the operator accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptLoss {
+    /// The topic of requests, to be sure that it is this one.
+    topic: String,
+    loss: AcceptedLoss,
+}
+
+impl FromStr for AcceptLoss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (topic, place) = text.split_once(':')?;
+            let (partition, range) = place.split_once(':')?;
+            let (from, to) = range.split_once("..")?;
+            let offset = |text: &str| text.parse().ok().filter(|offset| *offset >= 0).map(NextOffset);
+            let partition = Partition(partition.parse().ok().filter(|partition| *partition >= 0)?);
+            let loss = AcceptedLoss { partition, from: offset(from)?, to: offset(to)? };
+            (!topic.is_empty()).then(|| Self { topic: topic.to_owned(), loss })
+        };
+        parse().ok_or_else(|| {
+            "it must be written TOPIC:PARTITION:FROM..TO, as `inference.requests:3:1200..1450`".to_owned()
+        })
+    }
+}
+
+/// The losses that are accepted, all of the topic that is read.
+fn accepted(args: &Args, topic: &str) -> Result<Vec<AcceptedLoss>, CliError> {
+    let accepted = args.accept_loss.iter().map(|accepted| {
+        if accepted.topic == topic {
+            return Ok(accepted.loss);
+        }
+        let message = format!("`--accept-loss` names the topic {:?}, and {topic:?} is read", accepted.topic);
+        Err(CliError::failed(Exit::Unusable, message))
+    });
+    accepted.collect()
 }
 
 /// Runs the command.
@@ -34,10 +80,13 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         }
         config.workers = workers;
     }
+    let accepted = accepted(args, &config.topics.requests.name)?;
     abort_on_panic();
     let stop = stop_on_signals()?;
     let broker = context.surroundings().broker(&config)?;
-    let prepared = prepare(&config, context, broker)?;
+    let mut prepared = prepare(&config, context, broker)?;
+    let missing = prepared.engine.config.policy.missing;
+    prepared.engine.config.policy = Arc::new(Policy { missing, accepted });
     let server = config
         .http_address
         .as_deref()
@@ -85,5 +134,40 @@ pub(super) fn stop_on_signals() -> Result<Stop, CliError> {
     match spawned {
         Ok(_) => Ok(stop),
         Err(error) => Err(CliError::failed(Exit::Failed, format!("could not start a thread: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_accepted_as_it_is_named_and_in_no_other_words() {
+        let accepted: AcceptLoss = "inference.requests:3:1200..1450".parse().unwrap();
+        assert_eq!(accepted.loss.argument(&accepted.topic), "inference.requests:3:1200..1450");
+        let wrong = [
+            "",
+            "t",
+            "t:3",
+            "t:3:5",
+            "t:3:5..",
+            "t:3:..5",
+            "t:-1:5..6",
+            "t:3:-5..6",
+            "t:3:5...6",
+            ":3:5..6",
+            "t:3:5..6 ",
+        ];
+        for text in wrong {
+            assert!(text.parse::<AcceptLoss>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_of_another_topic_is_refused() {
+        let args = Args { workers: None, accept_loss: vec!["other:3:5..6".parse().unwrap()] };
+        let error = accepted(&args, "inference.requests").unwrap_err();
+        assert!(error.to_string().contains("other"), "{error}");
+        assert_eq!(accepted(&args, "other").unwrap(), [args.accept_loss[0].loss]);
     }
 }

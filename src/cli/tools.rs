@@ -10,7 +10,7 @@ use operators::model::ModelFile;
 
 use super::{CliError, Context, Exit, audit, produce};
 use crate::audit::{NoOracle, Oracle, OrtOracle, ResultKey};
-use crate::config::{Config, ResultKey as ConfiguredKey};
+use crate::config::{Config, Delivery, ResultKey as ConfiguredKey};
 use crate::load::ModelRow;
 use crate::runtime::{open_models, row_lens};
 
@@ -91,6 +91,7 @@ pub(super) fn audit_settings(config: &Config) -> audit::Settings {
         results: config.topics.results.name.clone(),
         dlq: config.topics.dlq.name.clone(),
         group: Some(config.kafka.group.clone()),
+        duplicates_allowed: config.delivery == Delivery::AtLeastOnce,
         result_key: match config.results_key {
             ConfiguredKey::RequestId => ResultKey::RequestId,
             ConfiguredKey::RequestKey => ResultKey::RequestKey,

@@ -81,6 +81,8 @@ pub struct Kafka {
     pub transaction_timeout: Duration,
     /// How members of the group are coordinated.
     pub group_protocol: GroupProtocol,
+    /// Whether the group keeps partitions for a process that is away for a while.
+    pub static_membership: bool,
     /// Properties passed through to the consumer.
     pub consumer: Properties,
     /// Properties passed through to the producer.
@@ -266,7 +268,6 @@ pub struct Machine {
 /// Finds out what is meant by what was written. A fault comes with the key that it is about.
 pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Vec<(Key, Fault)>> {
     let mut faults = Vec::new();
-    refuse_what_is_planned(&written, &mut faults);
     let instance = instance(&written.kafka.instance.0, machine, &mut faults);
     let mut resolve = |kind: &str, properties| resolve(kind, properties, machine, &mut faults);
     let kafka = Kafka {
@@ -277,6 +278,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         session_timeout: written.kafka.session_timeout.0,
         transaction_timeout: written.kafka.transaction_timeout.0,
         group_protocol: written.kafka.group_protocol,
+        static_membership: written.kafka.static_membership,
         consumer: resolve("consumer", written.kafka.consumer),
         producer: resolve("producer", written.kafka.producer),
         admin: resolve("admin", written.kafka.admin),
@@ -346,25 +348,6 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         run_max: written.run_max.0,
         run_grace: written.run_grace.0,
         stuck_max: written.stuck_max.0,
-    }
-}
-
-/// Values that have a name already and no code yet.
-fn refuse_what_is_planned(written: &ConfigFile, faults: &mut Vec<(Key, Fault)>) {
-    if written.delivery != Delivery::ExactlyOnce {
-        let fault = Fault::new("`delivery = \"at-least-once\"` is not built yet")
-            .help("leave it at \"exactly-once\"");
-        faults.push((Key::from_dotted("delivery"), fault));
-    }
-    if written.offsets.missing != OffsetsMissing::Earliest {
-        let fault =
-            Fault::new("`offsets.missing = \"latest\"` is not built yet").help("leave it at \"earliest\"");
-        faults.push((Key::from_dotted("offsets.missing"), fault));
-    }
-    if written.commit.order != Order::Partition {
-        let fault = Fault::new("`commit.order` other than \"partition\" is not built yet")
-            .help("leave it at \"partition\"");
-        faults.push((Key::from_dotted("commit.order"), fault));
     }
 }
 

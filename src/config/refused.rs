@@ -17,6 +17,9 @@ pub fn refused_property(kind: &str, property: &str) -> Option<&'static str> {
         (ClientKind::Consumer, "group.id") => Some("`kafka.group` is the key for it"),
         (ClientKind::Consumer, "group.protocol") => Some("`kafka.group_protocol` is the key for it"),
         (ClientKind::Consumer, "session.timeout.ms") => Some("`kafka.session_timeout` is the key for it"),
+        (ClientKind::Consumer, "group.instance.id") => {
+            Some("`kafka.static_membership` and `kafka.instance` are the keys for it")
+        }
         (ClientKind::Producer, "transaction.timeout.ms") => {
             Some("`kafka.transaction_timeout` is the key for it")
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use operators::catalog::{BatchPolicy, Limits};
 
 use super::meant::Config;
-use super::written::Provider;
+use super::written::{GroupProtocol, Provider};
 
 /// Room for a dead letter's headers beside its request.
 pub const LETTER_HEADERS_BYTES_MAX: usize = 16 << 10;
@@ -38,6 +38,7 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
             found.push(Contradiction { left: left.to_owned(), right: right.to_owned(), reason });
         }
     };
+    group(config, &mut require);
     times(config, &mut require);
     sizes(config, &mut require);
     for model in config.models.overrides.keys() {
@@ -95,6 +96,22 @@ type Require<'a> = dyn FnMut(bool, &str, &str, &'static str) + 'a;
 /// A property that is a number of milliseconds.
 fn millis(properties: &super::Properties, property: &str) -> Option<Duration> {
     properties.number(property).map(Duration::from_millis)
+}
+
+fn group(config: &Config, require: &mut Require<'_>) {
+    let by_broker = config.kafka.group_protocol == GroupProtocol::Consumer;
+    require(
+        !(by_broker && config.kafka.static_membership),
+        "kafka.static_membership",
+        "kafka.group_protocol",
+        "a broker that coordinates the group refuses a restarted process while the session of the one before it lasts",
+    );
+    require(
+        !(by_broker && config.kafka.consumer.number("heartbeat.interval.ms").is_some()),
+        "kafka.consumer.heartbeat.interval.ms",
+        "kafka.group_protocol",
+        "a broker that coordinates the group decides how often it wants to hear of its members",
+    );
 }
 
 fn times(config: &Config, require: &mut Require<'_>) {
@@ -313,6 +330,20 @@ mod tests {
     fn two_topics_of_one_name_contradict_each_other() {
         let found = contradicting(&["topics.results=inference.dlq".to_owned()]);
         assert_eq!(found, [pair("topics.results.name", "topics.dlq.name")]);
+    }
+
+    #[test]
+    fn a_group_that_the_broker_coordinates_has_no_static_members_and_no_heartbeats_of_ours() {
+        let with = |sets: &[&str]| {
+            let protocol = ["kafka.group_protocol=consumer"].iter().chain(sets);
+            contradicting(&protocol.map(|set| (*set).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(with(&[]), []);
+        let contradiction = pair("kafka.static_membership", "kafka.group_protocol");
+        assert_eq!(with(&["kafka.static_membership=true"]), [contradiction]);
+        let contradiction = pair("kafka.consumer.heartbeat.interval.ms", "kafka.group_protocol");
+        assert_eq!(with(&["kafka.consumer.heartbeat.interval.ms=500"]), [contradiction]);
+        assert_eq!(contradicting(&["kafka.static_membership=true".to_owned()]), []);
     }
 
     #[test]

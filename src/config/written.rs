@@ -44,6 +44,7 @@ pub(super) struct KafkaFile {
     pub(super) session_timeout: Interval,
     pub(super) transaction_timeout: Interval,
     pub(super) group_protocol: GroupProtocol,
+    pub(super) static_membership: bool,
     #[serde(default)]
     pub(super) consumer: BTreeMap<String, Property>,
     #[serde(default)]
@@ -207,7 +208,7 @@ pub(super) struct LogFile {
 pub enum Delivery {
     /// Each request ends once, together with its offset.
     ExactlyOnce,
-    /// Each request ends at least once. Planned: refused.
+    /// Each request ends at least once, and its offset is committed after that.
     AtLeastOnce,
 }
 
@@ -227,9 +228,9 @@ pub enum GroupProtocol {
 pub enum Order {
     /// The outcomes of a partition.
     Partition,
-    /// The outcomes of a key. Planned: refused.
+    /// The outcomes of a key.
     Key,
-    /// Nothing. Planned: refused.
+    /// Nothing.
     None,
 }
 
@@ -249,8 +250,8 @@ pub enum ResultKey {
 pub enum OffsetsMissing {
     /// With its first record.
     Earliest,
-    /// With the next record to come.
-    Latest,
+    /// Nowhere: stop, and say which partition it is.
+    Stop,
 }
 
 /// What to do when a committed offset is no longer in the log.

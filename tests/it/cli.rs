@@ -116,7 +116,7 @@ fn a_value_of_the_wrong_kind_is_refused_in_every_layer() {
     for (config, variable, set) in [
         ("[batch]\nsize_max = 0\n", "64", "workers=2"),
         ("", "none", "workers=2"),
-        ("", "64", "delivery=at-least-once"),
+        ("", "64", "delivery=at-most-once"),
         ("", "64", "kafka.producer.acks=1"),
         ("", "64", "http.address=9464"),
         ("", "64", "log.filter=a=b=c"),

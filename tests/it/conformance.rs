@@ -3,14 +3,16 @@
 //! A check is a function of a [`Subject`]: the broker, names that nobody else uses, and a way to let time pass. [`conformance_tests!`]
 //! makes each of them a test of its own, so that a test's name says which claim of which broker does not hold.
 
+mod alone;
 mod groups;
 mod reading;
 mod subject;
 mod transactions;
 
+pub(crate) use alone::*;
 pub(crate) use groups::*;
 pub(crate) use reading::*;
-pub(crate) use subject::Subject;
+pub(crate) use subject::{Operator, Subject};
 pub(crate) use transactions::*;
 
 /// Makes every check a test; `$subject` is called for the subject of each, with the check's name.
@@ -35,6 +37,13 @@ macro_rules! conformance_tests {
             a_record_too_large_for_its_topic_leaves_the_transaction_good,
             a_transaction_over_its_time_is_aborted_and_its_producer_is_dead,
             committed_offsets_wait_for_an_open_transaction,
+            what_a_plain_producer_has_drained_is_seen,
+            a_record_too_large_leaves_a_plain_producer_good,
+            a_member_commits_offsets_and_metadata_by_itself,
+            metadata_over_the_limit_is_refused_to_a_member_too,
+            a_member_commits_what_it_is_about_to_give_back,
+            a_member_whose_place_was_taken_commits_nothing,
+            a_member_that_has_left_commits_nothing_by_itself,
             every_byte_of_a_record_comes_back,
             a_key_lands_where_java_puts_it,
             a_writer_is_told_where_its_records_went,
@@ -48,6 +57,9 @@ macro_rules! conformance_tests {
             a_new_owner_sees_what_the_old_one_committed,
             a_member_that_leaves_gives_its_partitions_back,
             a_start_outside_the_log_is_told,
+            a_log_that_lost_its_beginning_is_told_and_not_skipped,
+            a_topic_made_anew_has_another_id,
+            partitions_added_to_a_topic_are_assigned_and_what_is_read_goes_on,
             a_topic_is_created_once,
             an_unknown_topic_is_described_as_none,
         }

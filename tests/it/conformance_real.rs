@@ -5,20 +5,27 @@ use std::time::Duration;
 use operators::broker::kafka::{KafkaBroker, KafkaConfig};
 use operators::clock::{Clock, SystemClock};
 
+use crate::broker::operator::Cluster;
 use crate::conformance::{Subject, conformance_tests};
 
 fn subject(check: &str) -> Subject {
     let bootstrap = std::env::var("TIDEMILL_BOOTSTRAP")
         .expect("TIDEMILL_BOOTSTRAP names no broker; run `make test`, which starts one");
+    let operator = Box::new(Cluster::new(&bootstrap));
     let mut config = KafkaConfig::new(bootstrap);
     // A group hears of a change with a heartbeat: at the default of three seconds a hand-over would take ten.
     config.consumer.insert("heartbeat.interval.ms".to_owned(), "300".to_owned());
+    config.consumer.insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
     let hasty = KafkaConfig { transaction_timeout: Subject::SHORT, ..config.clone() };
+    let mut named = config.clone();
+    named.consumer.insert("group.instance.id".to_owned(), "named".to_owned());
     Subject {
+        named: Box::new(KafkaBroker::new(named).expect("the configuration is sound")),
         broker: Box::new(KafkaBroker::new(config).expect("the configuration is sound")),
         hasty: Box::new(KafkaBroker::new(hasty).expect("the configuration is sound")),
         unique: format!("{check}-{}", SystemClock::new().wall_micros()),
         pass_time: Box::new(|| std::thread::park_timeout(Duration::from_millis(50))),
+        operator,
     }
 }
 

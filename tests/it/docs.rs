@@ -60,6 +60,7 @@ fn metric_names() -> BTreeSet<String> {
     });
     metrics.dead_letter(Reason::Undecodable, Stage::Decode, None);
     metrics.epoch_lag(0, 1);
+    metrics.lost(Partition(0), 1);
     metrics.lease(&LeaseSeen {
         partition: Partition(0),
         frontier: 0,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{
-    Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRecord, Member,
-    OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
+    Admin, Broker, BrokerError, Committed, GroupEvent, GroupToken, Isolation, LogRange, LogRecord, Member,
+    OffsetCommit, Ownership, PlainProducer, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
 };
 use operators::clock::SystemClock;
 use operators::lease::{Lease, NextOffset, Partition};
@@ -182,6 +182,9 @@ impl Broker for FragileBroker {
     fn producer(&self, id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         Ok(Box::new(FragileProducer { inner: self.inner.producer(id)?, who: self.who.clone() }))
     }
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        self.inner.plain_producer()
+    }
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
         Ok(Box::new(FragileMember { inner: self.inner.member(group, topic)?, who: self.who.clone() }))
     }
@@ -252,8 +255,8 @@ impl Member for FragileMember {
         panic_if(&self.who, "group");
         self.inner.committed(partitions)
     }
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
-        self.inner.log_range(partition)
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
+        self.inner.log_ranges(partitions)
     }
     fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
         self.inner.assign(starts)

@@ -330,8 +330,8 @@ fn a_member_reaches_the_end_behind_control_records_and_aborted_ones() {
     }
     let queue = &reader.queues[&Partition(0)];
     assert_eq!((queue.position(), queue.end()), (Some(NextOffset(4)), Some(NextOffset(4))));
-    let range = reader.member.log_range(Partition(0)).unwrap();
-    println!("log_range with an open transaction: {range:?}");
+    let range = reader.member.log_ranges(&[Partition(0)]).unwrap();
+    println!("log_ranges with an open transaction: {range:?}");
     producer.commit().unwrap();
     let (seen, end) = values(&broker, &topic, 0, Isolation::ReadCommitted);
     println!("read right after the commit: {seen:?} up to {end:?}");

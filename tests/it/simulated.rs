@@ -3,6 +3,8 @@
 //! A failing seed prints how to run it alone: `TIDEMILL_SEED=17 cargo test --test it simulated`. `TIDEMILL_SEEDS=5000` runs more of
 //! them. Each seed runs twice, and both runs must have the same history.
 
+mod at_least_once;
+mod shifts;
 mod world;
 mod wrong;
 
@@ -11,8 +13,11 @@ use std::time::Duration;
 use dataflows::lockstep::{End, Lots, Next};
 use operators::broker::Class;
 use operators::broker::simulated::{Fault, FaultPlan, FaultRule, Step, When};
+use operators::commit_order::CommitOrder;
 use operators::fault::Fault as EngineFault;
 use world::{World, WorldOptions};
+
+const ORDERS: [CommitOrder; 3] = [CommitOrder::Partition, CommitOrder::Key, CommitOrder::None];
 
 /// The seeds of this run: one, or the first so many.
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -31,9 +36,21 @@ impl Dice {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
+
+    /// A few of these faults, each at a chance, and never so often that a run could not end.
+    fn plan(&mut self, menu: &[(Step, Fault)]) -> FaultPlan {
+        let rules = (0..3 + self.roll(4))
+            .map(|_| {
+                let (step, fault) = menu[usize::try_from(self.roll(menu.len() as u64)).unwrap()];
+                let chance = if step == Step::Send || step == Step::MemberPoll { 0.005 } else { 0.15 };
+                FaultRule { step, when: When::Chance(chance), fault }
+            })
+            .collect();
+        FaultPlan { rules, faults_max: Some(12) }
+    }
 }
 
-/// What goes wrong under a seed: a few rules, each at a chance, and never so often that a run could not end.
+/// What goes wrong under a seed.
 fn plan(dice: &mut Dice) -> FaultPlan {
     let menu = [
         (Step::Commit, Fault::After(Class::Retriable)),
@@ -57,14 +74,7 @@ fn plan(dice: &mut Dice) -> FaultPlan {
         (Step::QueuePoll, Fault::Hidden(Duration::from_millis(40))),
         (Step::QueuePoll, Fault::Short(2)),
     ];
-    let rules = (0..3 + dice.roll(4))
-        .map(|_| {
-            let (step, fault) = menu[usize::try_from(dice.roll(menu.len() as u64)).unwrap()];
-            let chance = if step == Step::Send || step == Step::MemberPoll { 0.005 } else { 0.15 };
-            FaultRule { step, when: When::Chance(chance), fault }
-        })
-        .collect();
-    FaultPlan { rules, faults_max: Some(12) }
+    dice.plan(&menu)
 }
 
 /// Everything that a seed does; returns the history's hash.
@@ -81,9 +91,13 @@ fn run_seed(seed: u64) -> String {
         world.backend.break_device(dice.roll(20));
     }
     let slow = 1 + dice.roll(12) * dice.roll(2);
+    let order = ORDERS[usize::try_from(dice.roll(3)).unwrap()];
+    // Whoever reads on after a crash may be configured otherwise.
+    let mixed = dice.roll(3) == 0;
     let mut crashes = dice.roll(4);
     for round in 0.. {
         let crash_at = (crashes > 0).then(|| 1 + dice.roll(60));
+        world.set_order(if mixed { ORDERS[usize::try_from(dice.roll(3)).unwrap()] } else { order });
         let lots = Lots { device_one_in: slow, ..World::lots(seed * 1_000 + round) };
         let crash = move |progress: dataflows::lockstep::Progress| {
             crash_at.is_some_and(|at| progress.transaction_turns >= at)
@@ -96,12 +110,17 @@ fn run_seed(seed: u64) -> String {
         }
     }
     world.assert_clean();
+    if !mixed && order != CommitOrder::None {
+        for (key, offsets) in world.results_by_key() {
+            assert!(offsets.is_sorted(), "the results of {key:?} are out of order: {offsets:?}");
+        }
+    }
     world.broker.history_hash()
 }
 
-#[test]
-fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
-    let seeds = seeds(300);
+/// Runs each seed twice, on every core; both runs must have the same history. Returns how many seeds there were.
+fn each_seed_twice(default: u64, test: &str, run_seed: impl Fn(u64) -> String + Sync) -> u64 {
+    let seeds = seeds(default);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -112,19 +131,26 @@ fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
                     if seed >= seeds.end {
                         return;
                     }
-                    let run = || std::panic::catch_unwind(|| run_seed(seed));
+                    let run =
+                        || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_seed(seed)));
                     match (run(), run()) {
                         (Ok(first), Ok(second)) => {
                             assert_eq!(first, second, "seed {seed} is not repeatable");
                         }
                         _ => panic!(
-                            "seed {seed} failed; run it alone: TIDEMILL_SEED={seed} cargo test --test it simulated::every"
+                            "seed {seed} failed; run it alone: TIDEMILL_SEED={seed} cargo test --test it {test}"
                         ),
                     }
                 }
             });
         }
     });
+    seeds.end - seeds.start
+}
+
+#[test]
+fn every_request_ends_once_whatever_crashes_and_whatever_fails() {
+    each_seed_twice(300, "simulated::every", run_seed);
 }
 
 /// Deadlines that some requests meet and others miss, a few rows that end while the device has them, and a breaker that holds.
@@ -179,6 +205,19 @@ fn a_crash_before_any_call_of_the_transaction_loses_and_doubles_nothing() {
         }
         world.assert_clean();
     }
+}
+
+/// What the seeds check about order they could miss in silence: here it has something to find.
+#[test]
+fn without_order_the_results_of_a_key_overtake_each_other() {
+    let overtaken = (1..10).any(|seed| {
+        let world = World::new(seed, WorldOptions::default());
+        world.set_order(CommitOrder::None);
+        assert_eq!(world.run(World::lots(seed), |_| false), End::Stopped);
+        world.assert_clean();
+        world.results_by_key().values().any(|offsets| !offsets.is_sorted())
+    });
+    assert!(overtaken);
 }
 
 #[test]

@@ -5,13 +5,15 @@
 //! | `config` | what clients are told: our defaults, what is passed through, what is refused |
 //! | `member` `queue` | a member of a group, and the queues of its partitions |
 //! | `producer` `limits` | the transactional producer, and the largest record that a topic takes |
-//! | `writer` | the plain producer |
+//! | `plain` | the producer of outcomes outside of transactions |
+//! | `writer` | the producer of the tools around the engine |
 //! | `admin` `log` | topics and committed offsets; a partition read from start to end |
 //! | `error` | what an error of librdkafka means to the engine |
-//! | `signal` | how a thread waits at no cost |
+//! | `signal` `bounded` | how a thread waits at no cost, and how it waits for a call that may never return |
 //! | `native` | what the safe bindings do not offer; the only `unsafe` |
 
 mod admin;
+mod bounded;
 mod config;
 mod diagnostics;
 mod error;
@@ -19,6 +21,8 @@ mod limits;
 mod log;
 mod member;
 mod native;
+mod offsets;
+mod plain;
 mod producer;
 mod queue;
 mod signal;
@@ -30,7 +34,7 @@ pub use config::{ClientKind, GroupProtocol, KafkaConfig, refused_property};
 
 use self::config::Settings;
 use self::log::LogReader;
-use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, Producer, Writer};
+use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, PlainProducer, Producer, Writer};
 use crate::lease::{NextOffset, Partition};
 
 /// A cluster of Apache Kafka.
@@ -66,6 +70,10 @@ impl KafkaBroker {
 impl Broker for KafkaBroker {
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         Ok(Box::new(producer::KafkaProducer::new(&self.config, transactional_id)?))
+    }
+
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        Ok(Box::new(plain::KafkaPlainProducer::new(&self.config)?))
     }
 
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {

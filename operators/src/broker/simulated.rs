@@ -20,8 +20,10 @@ mod cluster;
 mod faults;
 mod group;
 mod history;
+mod local_queue;
 mod log;
 mod member;
+mod plain;
 mod producer;
 #[cfg(test)]
 mod tests;
@@ -34,10 +36,15 @@ use std::time::Duration;
 pub use faults::{Fault, FaultPlan, FaultRule, Step, When};
 
 use self::cluster::{Settings, Shared};
+use self::log::PartitionLog;
 use self::member::SimulatedMember;
+use self::plain::SimulatedPlainProducer;
 use self::producer::SimulatedProducer;
 use self::tools::{SimulatedAdmin, SimulatedWriter};
-use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, Producer, RecordTime, Writer};
+use super::{
+    Admin, Broker, BrokerError, Committed, Isolation, LogRecord, Member, OffsetCommit, PlainProducer,
+    Producer, RecordTime, TopicSpec, Writer,
+};
 use crate::clock::Clock;
 use crate::lease::{NextOffset, Offset, Partition};
 
@@ -185,6 +192,57 @@ impl SimulatedBroker {
         });
     }
 
+    /// Deletes a topic and makes another one of the same name, with so many partitions. Whoever reads the old one at some offset goes on
+    /// there in the new one, as librdkafka does.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic.
+    pub fn make_anew(&self, topic: &str, partitions: i32) {
+        self.shared.step(|cluster| {
+            let spec = cluster.topics.get(topic).expect("the topic exists").spec.clone();
+            cluster.make_topic(TopicSpec { partitions, ..spec });
+            cluster.regroup(topic);
+        });
+    }
+
+    /// Deletes a topic.
+    pub fn delete(&self, topic: &str) {
+        self.shared.step(|cluster| {
+            cluster.topics.remove(topic);
+            cluster.history.note(format_args!("deleted {topic}"));
+        });
+    }
+
+    /// Adds partitions to a topic, so that it has this many.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such topic.
+    pub fn add_partitions(&self, topic: &str, partitions: i32) {
+        self.shared.step(|cluster| {
+            let found = cluster.topics.get_mut(topic).expect("the topic exists");
+            let total = usize::try_from(partitions).expect("a number of partitions is not negative");
+            assert!(total >= found.logs.len(), "a topic never loses partitions");
+            found.logs.resize_with(total, PartitionLog::default);
+            found.spec.partitions = partitions;
+            cluster.history.note(format_args!("{topic} has {partitions} partitions"));
+            cluster.regroup(topic);
+        });
+    }
+
+    /// Commits offsets for a group as a program does that is no member of it: as Kafka takes them, without looking who owns what.
+    pub fn commit_as_a_stranger(&self, group: &str, topic: &str, offsets: &[OffsetCommit]) {
+        self.shared.step(|cluster| {
+            cluster.history.note(format_args!("a stranger commits for {group} of {topic} {offsets:?}"));
+            let committed = cluster.offsets.entry(group.to_owned()).or_default();
+            committed.extend(offsets.iter().map(|offset| {
+                let committed = Committed { next: offset.next, metadata: offset.metadata.clone() };
+                ((topic.to_owned(), offset.partition), committed)
+            }));
+        });
+    }
+
     /// What a reader of this isolation sees of a partition now.
     ///
     /// # Panics
@@ -219,6 +277,11 @@ impl From<LogRecord<'_>> for OwnedRecord {
 impl Broker for SimulatedBroker {
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         Ok(Box::new(SimulatedProducer::init(Arc::clone(&self.shared), transactional_id, &self.process)?))
+    }
+
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(SimulatedPlainProducer::new(shared, self.process.message_bytes_max)?))
     }
 
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {

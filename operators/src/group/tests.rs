@@ -4,18 +4,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::broker::simulated::{Fault as BrokerFault, FaultPlan, FaultRule, SimulatedBroker, Step, When};
-use crate::broker::{Broker, GroupToken, OffsetCommit, Ownership, Producer, Queue, Waker};
-use crate::budget::BudgetConfig;
+use crate::broker::{
+    Broker, Committed, GroupToken, LogRange, OffsetCommit, Ownership, Producer, Queue, Waker,
+};
+use crate::budget::{BudgetConfig, LeaseAccount};
 use crate::clock::ManualClock;
-use crate::fixtures::{broker, broker_error, committed, lease, results};
-use crate::outbox::Retained;
+use crate::continuity::{AcceptedLoss, How, Missing};
+use crate::done::Done;
+use crate::fixtures::{Recorder, broker, broker_error, committed, lease, results};
+use crate::lease::{NextOffset, Offset};
+use crate::metadata::{Metadata, MetadataError};
+use crate::outbox::{Retained, TransactionLimit};
 use crate::records::Records;
 
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+const LAST_DRAIN_MAX: Duration = Duration::from_secs(20);
 
 struct Rig {
     broker: SimulatedBroker,
     clock: Arc<ManualClock>,
+    observer: Arc<Recorder>,
     parts: GroupParts,
     group: Group,
     /// The account of each lease that was granted.
@@ -26,6 +34,11 @@ struct Rig {
 
 /// A group thread that has just joined, with two workers to order about.
 fn rig(broker: SimulatedBroker, clock: Arc<ManualClock>) -> Rig {
+    rig_with(broker, clock, Policy::default())
+}
+
+fn rig_with(broker: SimulatedBroker, clock: Arc<ManualClock>, policy: Policy) -> Rig {
+    let observer = Arc::<Recorder>::default();
     let parts = GroupParts {
         ports: Arc::new(Ports::new(2)),
         tenure: Arc::default(),
@@ -33,14 +46,18 @@ fn rig(broker: SimulatedBroker, clock: Arc<ManualClock>) -> Rig {
         budget: Arc::new(Budget::new(BudgetConfig { records_max: 100, bytes_max: 1 << 20, partitions: 4 })),
         faults: Arc::default(),
         health: Arc::default(),
+        observer: Arc::clone(&observer) as Arc<dyn Observer>,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        topic: "requests".into(),
+        policy: Arc::new(policy),
         drain_max: DRAIN_MAX,
+        last_drain_max: LAST_DRAIN_MAX,
     };
     let member = broker.member("workers", "requests").unwrap();
     let refusals = Arc::new(AtomicUsize::new(0));
     let member = Strict { inner: member, tenure: Arc::clone(&parts.tenure), refusals: Arc::clone(&refusals) };
     let group = Group::new(parts.clone(), Box::new(member));
-    Rig { broker, clock, parts, group, accounts: BTreeMap::new(), refusals }
+    Rig { broker, clock, observer, parts, group, accounts: BTreeMap::new(), refusals }
 }
 
 /// A rig that has its four partitions, with a record of each in flight.
@@ -72,8 +89,8 @@ impl Member for Strict {
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
         self.inner.committed(partitions)
     }
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
-        self.inner.log_range(partition)
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
+        self.inner.log_ranges(partitions)
     }
     fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
         let held = self.tenure.lock().partitions();
@@ -149,6 +166,13 @@ impl Rig {
         (self.orders(), assigned)
     }
 
+    /// The partitions whose logs do not go on, what is committed of each, and how it came to that.
+    fn breaks(&self) -> Vec<(i32, i64, How)> {
+        let Some(Fault::LogChanged(breaks)) = self.parts.faults.get() else { return Vec::new() };
+        let breaks = breaks.breaks.iter();
+        breaks.map(|broken| (broken.partition.0, broken.committed.0, broken.how)).collect()
+    }
+
     fn held(&self) -> Vec<Partition> {
         self.parts.tenure.lock().partitions()
     }
@@ -213,7 +237,7 @@ fn write(broker: &SimulatedBroker, partition: i32, count: u64) {
 #[test]
 fn partitions_are_granted_once_their_committed_offsets_are_known_and_from_there() {
     let (broker, clock) = broker();
-    write(&broker, 2, 6);
+    [(0, 5), (1, 9), (2, 6)].into_iter().for_each(|(partition, count)| write(&broker, partition, count));
     broker.delete_before("requests", Partition(2), NextOffset(3));
     let mut predecessor = Predecessor::new(&broker);
     predecessor.commit(&[(0, 5, "")]);
@@ -337,7 +361,10 @@ fn metadata_of_another_program_stops_the_engine_before_anything_of_that_partitio
     predecessor.member.leave().unwrap();
     let mut rig = rig(broker, clock);
     let orders = rig.settle();
-    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignMetadata { partition: Partition(1) }));
+    assert_eq!(
+        rig.parts.faults.get(),
+        Some(&Fault::Metadata { partition: Partition(1), error: MetadataError::Foreign })
+    );
     assert!(!orders.iter().any(|order| order.contains(" 1/")), "{orders:?}");
     assert_eq!(committed(&rig.broker), [None, Some(9), None, None]);
 }
@@ -352,9 +379,176 @@ fn offsets_outside_of_the_log_stop_the_engine_and_are_named() {
     broker.delete_before("requests", Partition(3), NextOffset(6));
     let mut rig = rig(broker, clock);
     rig.settle();
-    let (partition, next) = (Partition(3), NextOffset(4));
-    let expected = Fault::OutOfRange { partition, next, log: Some((NextOffset(6), NextOffset(8))) };
-    assert_eq!(rig.parts.faults.get(), Some(&expected));
+    assert_eq!(rig.breaks(), [(3, 4, How::Deleted)]);
+    assert_eq!(rig.held(), []);
+}
+
+#[test]
+fn every_loss_is_named_at_once_and_all_of_them_can_be_accepted() {
+    let accept = |partition, from, to| AcceptedLoss {
+        partition: Partition(partition),
+        from: NextOffset(from),
+        to: NextOffset(to),
+    };
+    let (broker, clock) = broker();
+    [1, 3].into_iter().for_each(|partition| write(&broker, partition, 8));
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(1, 2, ""), (3, 4, "")]);
+    predecessor.member.leave().unwrap();
+    broker.delete_before("requests", Partition(1), NextOffset(5));
+    broker.delete_before("requests", Partition(3), NextOffset(6));
+    let run = |accepted: Vec<AcceptedLoss>| {
+        let policy = Policy { accepted, ..Policy::default() };
+        let mut rig = rig_with(broker.clone(), Arc::clone(&clock), policy);
+        let orders = rig.settle();
+        rig.group.stop(Duration::ZERO);
+        rig.settle();
+        (rig, orders)
+    };
+    assert_eq!(run(vec![]).0.breaks(), [(1, 2, How::Deleted), (3, 4, How::Deleted)]);
+    assert_eq!(run(vec![accept(1, 2, 5)]).0.breaks(), [(3, 4, How::Deleted)]);
+    broker.delete_before("requests", Partition(3), NextOffset(7));
+    assert_eq!(
+        run(vec![accept(1, 2, 5), accept(3, 4, 6)]).0.breaks(),
+        [(3, 4, How::Deleted)],
+        "it has moved on"
+    );
+    let (rig, orders) = run(vec![accept(1, 2, 5), accept(3, 4, 7)]);
+    assert_eq!((rig.parts.faults.get(), orders.len()), (None, 4));
+    assert!(
+        orders.contains(&"grant 1/2 from 5".to_owned()) && orders.contains(&"grant 3/4 from 7".to_owned())
+    );
+    assert_eq!(rig.observer.seen().lost, [(Partition(1), 3), (Partition(3), 3)]);
+    assert!(rig.accounts[&Partition(3)].is_owed(), "the broker does not know it yet");
+}
+
+#[test]
+fn where_a_log_goes_on_is_on_record_before_anything_is_read() {
+    let (broker, clock) = broker();
+    write(&broker, 3, 8);
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(3, 4, "")]);
+    predecessor.member.leave().unwrap();
+    broker.delete_before("requests", Partition(3), NextOffset(6));
+    let loss = AcceptedLoss { partition: Partition(3), from: NextOffset(4), to: NextOffset(6) };
+    let mut rig = rig_with(broker, clock, Policy { accepted: vec![loss], ..Policy::default() });
+    rig.settle();
+    let parts = rig.parts.outbox.take(TransactionLimit { records: 10, bytes: 10 });
+    let parts: Vec<_> =
+        parts.iter().map(|part| (part.lease.partition, part.done.base(), part.outcomes.len())).collect();
+    let expected = [(0, 0), (1, 0), (2, 0), (3, 6)];
+    assert_eq!(parts, expected.map(|(partition, next)| (Partition(partition), NextOffset(next), 0)));
+}
+
+#[test]
+fn what_overtook_a_lost_record_is_neither_lost_nor_done_again() {
+    let (broker, clock) = broker();
+    write(&broker, 3, 9);
+    let mut done = Done::before(NextOffset(2));
+    [3, 7].into_iter().for_each(|offset| done.complete_one(Offset(offset)));
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(3, 2, &Metadata { topic: None, done }.encode())]);
+    predecessor.member.leave().unwrap();
+    broker.delete_before("requests", Partition(3), NextOffset(6));
+    let loss = AcceptedLoss { partition: Partition(3), from: NextOffset(2), to: NextOffset(6) };
+    let mut rig = rig_with(broker, clock, Policy { accepted: vec![loss], ..Policy::default() });
+    rig.settle();
+    assert_eq!(rig.observer.seen().lost, [(Partition(3), 3)]);
+    let mut expected = Done::before(NextOffset(6));
+    expected.complete_one(Offset(7));
+    assert_eq!(rig.accounts[&Partition(3)].done(), expected);
+}
+
+#[test]
+fn a_log_that_loses_what_was_not_read_yet_stops_the_engine_once_what_was_read_is_done() {
+    let mut rig = working_rig();
+    write(&rig.broker, 2, 9);
+    rig.broker.delete_before("requests", Partition(2), NextOffset(5));
+    assert_eq!(rig.settle(), ["drain 0/1", "drain 2/3", "drain 1/2", "drain 3/4"]);
+    assert_eq!(rig.parts.faults.get(), None, "what was read is in no log any more");
+    rig.accounts[&Partition(2)].commit(Done::before(NextOffset(1)));
+    (0..4).for_each(|partition| rig.finish(partition));
+    rig.settle();
+    assert_eq!(rig.breaks(), [(2, 1, How::Deleted)]);
+}
+
+#[test]
+fn what_was_read_is_not_waited_for_without_end() {
+    let mut rig = working_rig();
+    write(&rig.broker, 2, 9);
+    rig.broker.delete_before("requests", Partition(2), NextOffset(5));
+    rig.settle();
+    rig.clock.advance(LAST_DRAIN_MAX);
+    rig.settle();
+    assert_eq!(rig.breaks(), [(2, 0, How::Deleted)]);
+}
+
+#[test]
+fn a_topic_made_anew_is_told_with_every_partition_though_its_logs_hold_the_offsets() {
+    let mut rig = working_rig();
+    rig.broker.make_anew("requests", 4);
+    (0..4).for_each(|partition| write(&rig.broker, partition, 9));
+    rig.clock.advance(Duration::from_secs(5));
+    rig.settle();
+    let Some(Fault::LogChanged(breaks)) = rig.parts.faults.get() else { panic!("{:?}", rig.parts.faults) };
+    assert!(breaks.breaks.iter().all(|broken| matches!(broken.how, How::MadeAnew { was, is } if was != is)));
+    assert_eq!(breaks.arguments().len(), 4);
+    assert_eq!(breaks.arguments()[2], "--accept-loss requests:2:0..0");
+}
+
+#[test]
+fn offsets_of_a_topic_that_is_gone_are_not_taken_for_those_of_the_next() {
+    let (broker, clock) = broker();
+    write(&broker, 1, 9);
+    let mut first = rig(broker.clone(), Arc::clone(&clock));
+    first.settle();
+    let topic = first.parts.tenure.topic();
+    first.group.stop(Duration::ZERO);
+    first.settle();
+    let mut predecessor = Predecessor::new(&broker);
+    let metadata = Metadata { topic, done: Done::before(NextOffset(4)) }.encode();
+    predecessor.commit(&[(1, 4, &metadata)]);
+    predecessor.member.leave().unwrap();
+    broker.make_anew("requests", 4);
+    write(&broker, 1, 9);
+    let mut rig = rig(broker, clock);
+    rig.settle();
+    let is = rig.parts.tenure.topic();
+    assert_eq!(is, None, "nothing of it is read");
+    let [(1, 4, How::MadeAnew { was, .. })] = rig.breaks()[..] else { panic!("{:?}", rig.parts.faults) };
+    assert_eq!(Some(was), topic);
+}
+
+#[test]
+fn a_topic_that_is_gone_stops_the_engine_unless_it_is_back_at_once() {
+    let mut rig = working_rig();
+    rig.broker.delete("requests");
+    rig.clock.advance(Duration::from_secs(5));
+    rig.settle();
+    assert_eq!(rig.parts.faults.get(), None, "a broker that starts may not know it yet");
+    rig.clock.advance(Duration::from_secs(10));
+    rig.settle();
+    assert_eq!(rig.parts.faults.get(), Some(&Fault::TopicGone { topic: "requests".into() }));
+}
+
+#[test]
+fn partitions_added_to_the_topic_are_read_from_their_start() {
+    let mut rig = working_rig();
+    rig.broker.add_partitions("requests", 6);
+    write(&rig.broker, 5, 3);
+    assert_eq!(rig.settle(), ["grant 4/5 from 0", "grant 5/6 from 0"]);
+    assert_eq!((rig.held().len(), rig.parts.faults.get()), (6, None));
+}
+
+#[test]
+fn where_nothing_is_committed_the_policy_may_be_to_stop() {
+    let (broker, clock) = broker();
+    let mut predecessor = Predecessor::new(&broker);
+    predecessor.commit(&[(0, 0, ""), (1, 0, ""), (3, 0, "")]);
+    predecessor.member.leave().unwrap();
+    let mut rig = rig_with(broker, clock, Policy { missing: Missing::Stop, ..Policy::default() });
+    rig.settle();
+    assert_eq!(rig.breaks(), [(2, 0, How::NothingCommitted)]);
 }
 
 #[test]

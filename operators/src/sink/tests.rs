@@ -13,6 +13,7 @@ use super::*;
 use crate::broker::{PollLimit, Polled};
 use crate::budget::{BudgetConfig, LeaseAccount};
 use crate::clock::ManualClock;
+use crate::commit_order::CommitOrder;
 use crate::fixtures::{Recorder, TestQueue, lease, on_a_worker, results};
 use crate::holdings::Holding;
 use crate::lease::{NextOffset, Offset};
@@ -40,13 +41,14 @@ fn parts(clock: &Arc<ManualClock>) -> SinkParts {
 fn holding(partition: i32, term: u64, count: usize, epoch: u64, parts: &SinkParts) -> Holding {
     let queue = TestQueue::default();
     queue.append(count);
-    let mut holding = Holding::new(Grant {
+    let grant = Grant {
         lease: lease(partition, term),
         start: NextOffset(0),
         queue: Box::new(queue),
         dirty: Arc::new(AtomicBool::new(false)),
         account: Arc::new(LeaseAccount::default()),
-    });
+    };
+    let mut holding = Holding::new(grant, CommitOrder::Partition);
     let (limit, now) = (PollLimit { records: count, bytes: 1 << 20 }, parts.clock.now());
     holding.poll(&mut Polled::default(), limit, epoch, now, &parts.budget).unwrap();
     holding
@@ -107,7 +109,10 @@ impl<'w> Rig<'w> {
     fn taken(&self) -> Vec<(i32, i64, Vec<i64>)> {
         let parts = self.parts.outbox.take(TransactionLimit { records: 100, bytes: 1 << 20 });
         let offsets = |outcomes: &[Retained]| outcomes.iter().map(|outcome| outcome.offset().0).collect();
-        parts.iter().map(|part| (part.lease.partition.0, part.next.0, offsets(&part.outcomes))).collect()
+        parts
+            .iter()
+            .map(|part| (part.lease.partition.0, part.done.base().0, offsets(&part.outcomes)))
+            .collect()
     }
 
     fn fault(&self) -> Option<&Fault> {
@@ -132,7 +137,7 @@ fn what_the_frontier_passes_leaves_in_order_and_nothing_past_a_hole() {
 
 #[test]
 fn outcomes_go_home_to_the_worker_that_holds_their_lease() {
-    let outboxes: Vec<_> = (0..2).map(|_| Arc::new(Outbox::new())).collect();
+    let outboxes: Vec<_> = (0..2).map(|_| Arc::new(Outbox::default())).collect();
     let of_workers = outboxes.clone();
     let guards = timely::execute(timely::Config::process(2), move |worker| {
         let (here, there) = (worker.index(), 1 - worker.index());

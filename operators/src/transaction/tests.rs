@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::broker::simulated::{
     Fault as BrokerFault, FaultPlan, FaultRule, OwnedRecord, SimulatedBroker, Step, When,
 };
-use crate::broker::{GroupEvent, Isolation, Member};
-use crate::budget::{BudgetConfig, LeaseAccount};
-use crate::clock::ManualClock;
+use crate::broker::{Broker, GroupEvent, Isolation, Member, OffsetCommit, TopicSeen};
+use crate::budget::{Budget, BudgetConfig, LeaseAccount};
+use crate::clock::{Clock, ManualClock};
+use crate::commit::FAILING_COMMITS;
 use crate::fixtures::{Recorder, broker, committed, lease, results};
 use crate::lease::NextOffset;
 use crate::lease::Offset;
-use crate::outbox::Retained;
-use crate::outcome::Outcomes;
+use crate::observe::Observer;
+use crate::outbox::{Retained, TransactionLimit};
+use crate::outcome::{Kind, Outcomes};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ID: &str = "tidemill.workers.one";
@@ -28,8 +31,8 @@ struct Rig {
     observer: Arc<Recorder>,
     /// It stays a member for as long as it is there.
     member: Box<dyn Member>,
-    parts: TransactionParts,
-    committer: Committer,
+    parts: CommitParts,
+    committer: ExactlyOnce,
     accounts: BTreeMap<i32, Arc<LeaseAccount>>,
     woken: Arc<AtomicUsize>,
     offered: usize,
@@ -54,7 +57,7 @@ fn rig_with(limit: TransactionLimit) -> Rig {
     }
     let (observer, woken) = (Arc::<Recorder>::default(), Arc::<AtomicUsize>::default());
     let wakes = Arc::clone(&woken);
-    let parts = TransactionParts {
+    let parts = CommitParts {
         broker: Arc::new(broker.clone()),
         ownership: member.ownership(),
         outbox: Arc::default(),
@@ -68,7 +71,7 @@ fn rig_with(limit: TransactionLimit) -> Rig {
         observer: Arc::clone(&observer) as Arc<dyn Observer>,
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
     };
-    let config = TransactionConfig {
+    let config = CommitConfig {
         transactional_id: ID.into(),
         group: "workers".into(),
         requests: "requests".into(),
@@ -79,12 +82,14 @@ fn rig_with(limit: TransactionLimit) -> Rig {
         records_full: 50,
         timeout: TIMEOUT,
     };
-    let committer = Committer::new(config, parts.clone(), producer);
+    let committer = ExactlyOnce::new(config, parts.clone(), producer);
+    let seen = parts.ownership.look().seen(Duration::ZERO).unwrap().unwrap();
+    let TopicSeen::There(Some(topic)) = seen else { panic!("{seen:?}") };
+    parts.tenure.topic_is(topic);
     let (accounts, offered, lossy) = (BTreeMap::new(), 0, false);
     let mut rig = Rig { broker, clock, observer, member, parts, committer, accounts, woken, offered, lossy };
     for partition in 0..2 {
         let account = Arc::new(LeaseAccount::default());
-        account.commit(NextOffset(0));
         rig.parts.tenure.lock().grant(lease(partition, 1), Arc::clone(&account));
         rig.accounts.insert(partition, account);
     }
@@ -255,7 +260,7 @@ fn a_lease_that_ended_before_the_transaction_is_left_out_of_it() {
 
 #[test]
 fn a_lease_lost_while_its_outcomes_are_sent_costs_the_transaction_and_none_of_them_is_seen() {
-    for lost_at in [Phase::Send { part: 0, outcome: 0 }, Phase::Drain, Phase::Offsets] {
+    for lost_at in [Phase::Send, Phase::Drain, Phase::Offsets] {
         let mut rig = rig();
         rig.offer_some();
         rig.step_to(lost_at);
@@ -298,7 +303,7 @@ fn a_commit_that_needed_a_second_call_is_followed_by_a_new_producer() {
     rig.step();
     assert_ne!(epochs(&rig), before, "a producer was made");
     rig.assert_all_done("a lost answer");
-    assert_eq!(rig.observer.seen().aborted, 0);
+    assert_eq!((rig.observer.seen().aborted, rig.observer.seen().rebuilt), (0, 1));
 }
 
 #[test]
@@ -311,7 +316,7 @@ fn a_transaction_that_nears_its_timeout_is_given_up_and_sent_again() {
         rig.fails(&[(step, When::Chance(1.0), fault)]);
         rig.offer_some();
         rig.step_until("the call that does not end", |rig| rig.broker.fault_count() > 0);
-        let begun = rig.committer.begun;
+        let begun = rig.committer.round.begun;
         while rig.observer.seen().aborted == 0 {
             rig.clock.advance(Duration::from_millis(500));
             rig.step();
@@ -478,4 +483,79 @@ fn more_than_a_transaction_holds_goes_in_several_and_none_waits_for_the_interval
         (rig.values("dlq", 1), committed(&rig.broker)),
         (vec!["1/0".into()], vec![Some(3), Some(3), None, None])
     );
+}
+
+#[test]
+fn nothing_is_committed_of_a_topic_that_was_made_anew_and_the_topic_is_doubted() {
+    let mut rig = rig();
+    rig.offer_some();
+    rig.step_to(Phase::Drain);
+    rig.broker.make_anew("requests", 4);
+    rig.step_to(Phase::Look);
+    assert!(!rig.parts.tenure.is_doubted(), "it was asked before: its answer is of that time");
+    let mut rig = self::rig();
+    rig.broker.make_anew("requests", 4);
+    rig.offer_some();
+    rig.step_until("the doubt", |rig| rig.parts.tenure.is_doubted());
+    for _ in 0..100 {
+        rig.step();
+    }
+    assert_eq!(committed(&rig.broker), [None; 4]);
+    assert_eq!(rig.values("results", 0), [""; 0]);
+    assert!(!rig.parts.health.is_ready() && rig.parts.faults.get().is_none(), "the group thread decides");
+}
+
+#[test]
+fn each_commit_says_of_which_topic_it_is() {
+    let mut rig = rig();
+    rig.offer(0, 0..3);
+    rig.run();
+    let partitions = [Partition(0)];
+    let committed = rig.broker.admin().unwrap().committed("workers", "requests", &partitions).unwrap();
+    let committed = committed[0].as_ref().unwrap();
+    let metadata = Metadata::decode(committed.next, &committed.metadata).unwrap();
+    assert_eq!((metadata.topic, metadata.done), (rig.parts.tenure.topic(), Done::before(NextOffset(3))));
+}
+
+/// A program that is no member commits, as Kafka lets it, and lets time go by.
+fn a_stranger_commits(rig: &mut Rig, next: i64) {
+    let (partition, next) = (Partition(0), NextOffset(next));
+    let offset = OffsetCommit { partition, next, metadata: String::new() };
+    rig.broker.commit_as_a_stranger("workers", "requests", &[offset]);
+}
+
+#[test]
+fn a_strangers_commit_that_stands_stops_the_engine() {
+    let mut rig = rig();
+    rig.offer(0, 0..3);
+    rig.run();
+    a_stranger_commits(&mut rig, 1);
+    for _ in 0..9 {
+        rig.clock.advance(Duration::from_secs(1));
+        rig.run();
+    }
+    assert_eq!(rig.parts.faults.get(), None);
+    for _ in 0..11 {
+        rig.clock.advance(Duration::from_secs(1));
+        rig.run();
+    }
+    let (partition, found, ours) = (Partition(0), Some(NextOffset(1)), NextOffset(3));
+    assert_eq!(rig.parts.faults.get(), Some(&Fault::ForeignCommit { partition, found, ours }));
+}
+
+#[test]
+fn a_strangers_commit_that_is_overwritten_changes_nothing() {
+    let mut rig = rig();
+    rig.offer(0, 0..3);
+    rig.run();
+    for round in 1..3 {
+        a_stranger_commits(&mut rig, 1);
+        rig.clock.advance(Duration::from_secs(10));
+        rig.run();
+        rig.offer(0, 3 * round..3 * round + 3);
+        rig.run();
+        rig.clock.advance(Duration::from_secs(10));
+        rig.run();
+    }
+    assert_eq!((rig.parts.faults.get(), committed(&rig.broker)[0]), (None, Some(9)));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use operators::broker::{
-    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRecord, Member, Producer, RecordTime,
-    TopicDescription, TopicSpec, Writer,
+    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRecord, Member, PlainProducer, Producer,
+    RecordTime, TopicDescription, TopicSpec, Writer,
 };
 use operators::lease::{NextOffset, Offset, Partition};
 use operators::records::Records;
@@ -50,6 +50,8 @@ pub(super) type Topic = Vec<BTreeMap<i64, Rec>>;
 pub(super) struct World {
     pub(super) topics: Mutex<BTreeMap<String, Topic>>,
     pub(super) config: BTreeMap<String, String>,
+    /// Where partitions of requests begin, if not at 0.
+    pub(super) firsts: BTreeMap<Partition, Offset>,
 }
 
 /// The model of the tests: every output depends on every input, and on its place.
@@ -118,7 +120,15 @@ impl World {
             topics.get_mut("requests").unwrap()[partition].insert(offset, request);
             append(topics.get_mut(topic).unwrap(), index, outcome);
         }
-        Self { topics: Mutex::new(topics), config: BTreeMap::new() }
+        Self { topics: Mutex::new(topics), config: BTreeMap::new(), firsts: BTreeMap::new() }
+    }
+
+    /// The requests of a partition before an offset are deleted.
+    pub(super) fn delete_before(&mut self, partition: usize, offset: i64) {
+        let topics = self.topics.get_mut().unwrap();
+        let log = &mut topics.get_mut("requests").unwrap()[partition];
+        *log = log.split_off(&offset);
+        self.firsts.insert(Partition(i32::try_from(partition).unwrap()), Offset(offset));
     }
 
     pub(super) fn append(&self, topic: &str, outcome: Rec) {
@@ -208,6 +218,10 @@ impl Broker for World {
         Err(refused())
     }
 
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        Err(refused())
+    }
+
     fn member(&self, _group: &str, _topic: &str) -> Result<Box<dyn Member>, BrokerError> {
         Err(refused())
     }
@@ -219,7 +233,7 @@ impl Broker for World {
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
         let counts =
             self.topics.lock().unwrap().iter().map(|(name, topic)| (name.clone(), topic.len())).collect();
-        Ok(Box::new(Describer { counts, config: self.config.clone() }))
+        Ok(Box::new(Describer { counts, config: self.config.clone(), firsts: self.firsts.clone() }))
     }
 
     fn read(
@@ -247,6 +261,7 @@ impl Broker for World {
 struct Describer {
     counts: BTreeMap<String, usize>,
     config: BTreeMap<String, String>,
+    firsts: BTreeMap<Partition, Offset>,
 }
 
 impl Admin for Describer {
@@ -269,6 +284,10 @@ impl Admin for Describer {
         _partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError> {
         Err(refused())
+    }
+
+    fn first(&mut self, _topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
+        Ok(self.firsts.get(&partition).copied().unwrap_or(Offset(0)))
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {

@@ -1,5 +1,6 @@
 //! An engine in a process of its own: `tidemill run`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ impl Engine {
     }
 
     fn assert_runs(&mut self) {
-        let ended = self.child.try_wait().unwrap();
+        let ended = self.ended();
         assert!(ended.is_none(), "the engine ended by itself: {ended:?}");
     }
 
@@ -62,12 +63,14 @@ impl Engine {
     /// The series of a metric of whole numbers, if the page can be had.
     pub(crate) fn series(&self, metric: &str) -> Option<Vec<u64>> {
         let (_, page) = self.page("/metrics")?;
-        let values = page.lines().filter_map(|line| {
-            let rest = line.strip_prefix(metric)?;
-            let ends = rest.starts_with('{') || rest.starts_with(' ');
-            ends.then(|| rest.rsplit(' ').next()?.parse().ok())?
-        });
-        Some(values.collect())
+        Some(series_in(&page, metric))
+    }
+
+    /// The partitions that it reads, if the page can be had.
+    pub(crate) fn partitions(&self) -> Option<BTreeSet<i32>> {
+        let (_, page) = self.page("/metrics")?;
+        let named = page.lines().filter_map(|line| line.strip_prefix("tidemill_lag_records{partition=\""));
+        named.map(|rest| rest.split('"').next()?.parse().ok()).collect()
     }
 
     /// The sum over the series of a metric; 0 if the page can't be had.
@@ -104,10 +107,25 @@ impl Engine {
         assert!(sent.success(), "the signal {name} could not be sent");
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end.
     pub(crate) fn end(&mut self) -> ExitStatus {
-        until("the engine to end", || self.child.try_wait().unwrap())
+        until("the engine to end", || self.ended())
     }
+}
+
+/// The series of a metric of whole numbers in a page.
+pub(crate) fn series_in(page: &str, metric: &str) -> Vec<u64> {
+    let values = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(metric)?;
+        let ends = rest.starts_with('{') || rest.starts_with(' ');
+        ends.then(|| rest.rsplit(' ').next()?.parse().ok())?
+    });
+    values.collect()
 }
 
 impl Drop for Engine {

@@ -17,6 +17,20 @@ fn a_broker_killed_in_the_middle_loses_and_doubles_nothing() {
     survive(OwnBroker::kill, Rig::with_short_sessions);
 }
 
+/// Every write of the broker fails, until it has given up.
+#[test]
+fn a_broker_whose_disk_is_full_loses_and_doubles_nothing() {
+    let fill = |broker: &OwnBroker| {
+        match broker.fill_disk(0) {
+            Ok(()) => thread::sleep(Duration::from_secs(2)),
+            Err(why) => eprintln!("skipped, and killed instead: {why}"),
+        }
+        // It may not have noticed.
+        broker.kill();
+    };
+    survive(fill, Rig::with_short_sessions);
+}
+
 fn survive(end: impl Fn(&OwnBroker), with: impl Fn(Rig) -> Rig) {
     let broker = OwnBroker::start();
     let rig = with(Rig::at(broker.bootstrap(), "outage", 8));

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +11,31 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use operators::broker::kafka::{KafkaBroker, KafkaConfig};
-use operators::broker::{Broker, TopicSpec};
+use operators::broker::{Broker, Isolation, TopicSpec};
 use operators::clock::{Clock, Moment, SystemClock};
+use operators::lease::{NextOffset, Partition};
 use operators::model::{ModelFile, store};
 use tempfile::TempDir;
-use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, audit};
+use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, ResultKey, audit};
 use tidemill::cli::audit::Patience;
 use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
 use tidemill::produce::{Sender, Watcher, send_load};
 
 use super::engine::Engine;
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, until};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 
 /// The largest request that an engine takes here: so small that the topic takes larger ones.
 pub(crate) const RECORD_BYTES_MAX: usize = 256 << 10;
 
+/// The setting of engines that may double outcomes, where that is allowed.
+pub(crate) const AT_LEAST_ONCE: &str = "delivery=at-least-once";
+
 /// Topics, a group and a folder that nobody else uses.
 pub(crate) struct Rig {
     pub(crate) broker: Arc<KafkaBroker>,
+    /// Where its engines find the broker.
     bootstrap: String,
     /// The prefix of its topics, and its group.
     name: String,
@@ -38,6 +43,8 @@ pub(crate) struct Rig {
     settings: Vec<String>,
     folder: TempDir,
     engines: Cell<usize>,
+    /// Where a test that fails leaves what its engines have logged, instead of showing the end of it.
+    pub(crate) kept: Option<PathBuf>,
 }
 
 /// The broker that the tests share.
@@ -57,6 +64,11 @@ impl Rig {
 
     /// Makes topics on the broker at `bootstrap`.
     pub(crate) fn at(bootstrap: String, stem: &str, partitions: i32) -> Self {
+        Self::replicated(bootstrap, stem, partitions, 1)
+    }
+
+    /// The same, with so many copies of each partition.
+    pub(crate) fn replicated(bootstrap: String, stem: &str, partitions: i32, copies: i32) -> Self {
         library();
         let broker = Arc::new(KafkaBroker::new(KafkaConfig::new(bootstrap.clone())).unwrap());
         let name = format!("{stem}-{}-{}", std::process::id(), SystemClock::new().wall_micros());
@@ -68,18 +80,38 @@ impl Rig {
             settings: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
             engines: Cell::new(0),
+            kept: None,
         };
         let dead_letters =
             BTreeMap::from([("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())]);
-        rig.make(&rig.requests(), partitions, BTreeMap::new());
-        rig.make(&rig.results(), partitions.min(32), BTreeMap::new());
-        rig.make(&rig.dead_letters(), 4, dead_letters);
+        let make = |name: String, partitions, config| {
+            let spec = TopicSpec { name, partitions, replication: copies, config };
+            rig.broker.admin().unwrap().create(&spec).unwrap();
+        };
+        make(rig.requests(), partitions, BTreeMap::new());
+        make(rig.results(), partitions.min(32), BTreeMap::new());
+        make(rig.dead_letters(), 4, dead_letters);
         rig
     }
 
-    fn make(&self, name: &str, partitions: i32, config: BTreeMap<String, String>) {
-        let spec = TopicSpec { name: name.to_owned(), partitions, replication: 1, config };
-        self.broker.admin().unwrap().create(&spec).unwrap();
+    /// Its engines find the broker there, while load and audit go to it directly: the address of a proxy.
+    pub(crate) fn through(mut self, bootstrap: String) -> Self {
+        self.bootstrap = bootstrap;
+        self
+    }
+
+    /// Leaves what its engines have logged, and the acknowledgement log, in a folder.
+    pub(crate) fn copy_logs(&self, to: &Path) {
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        for file in files.filter(|file| file.path().is_file()) {
+            // In the middle of a failure another one changes nothing.
+            drop(std::fs::copy(file.path(), to.join(file.file_name())));
+        }
+    }
+
+    /// Where its engines find the broker.
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
     }
 
     /// One more setting of its engines, written `key=value`.
@@ -122,13 +154,18 @@ impl Rig {
 
     /// Starts an engine.
     pub(crate) fn engine_with(&self, instance: &str, workers: usize) -> Engine {
+        self.engine_told(instance, workers, &[])
+    }
+
+    /// Starts an engine with arguments besides.
+    pub(crate) fn engine_told(&self, instance: &str, workers: usize, told: &[&str]) -> Engine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEMILL__") {
                 command.env_remove(name);
             }
         }
-        command.current_dir(self.folder.path()).args(["run", "--workers", &workers.to_string()]);
+        command.current_dir(self.folder.path()).args(["run", "--workers", &workers.to_string()]).args(told);
         let ours = [
             format!("kafka.bootstrap_servers={}", self.bootstrap),
             format!("kafka.group={}", self.name),
@@ -143,6 +180,10 @@ impl Rig {
         ];
         for setting in ours.iter().chain(&self.settings) {
             command.args(["--set", setting]);
+        }
+        // By this name a proxy knows whose connection it is.
+        for kind in ["consumer", "producer", "admin"] {
+            command.args(["--set", &format!("kafka.{kind}.client.id={instance}")]);
         }
         let number = self.engines.replace(self.engines.get() + 1);
         Engine::start(command, self.folder.path().join(format!("engine-{number:02}-{instance}.log")))
@@ -188,8 +229,21 @@ impl Rig {
         self.folder.path().join("acknowledged.jsonl")
     }
 
+    /// The key that its engines give to results.
+    fn result_key(&self) -> ResultKey {
+        let by_request = self.settings.iter().any(|setting| setting == "results.key=request_key");
+        if by_request { ResultKey::RequestKey } else { ResultKey::RequestId }
+    }
+
     /// Waits until each request has its outcome, audits, and checks that all is well.
     pub(crate) fn audit(&self) -> AuditReport {
+        let report = self.report();
+        assert!(report.clean(), "{report}");
+        report
+    }
+
+    /// Waits until each request has its outcome, and audits.
+    pub(crate) fn report(&self) -> AuditReport {
         // There is none where a test sends by itself.
         let ack_log = self.ack_log();
         let ack_log = ack_log.exists().then_some(ack_log);
@@ -197,23 +251,42 @@ impl Rig {
             strict: true,
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
+            duplicates_allowed: self.settings.iter().any(|setting| setting == AT_LEAST_ONCE),
+            result_key: self.result_key(),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         };
         let mut oracle = OrtOracle::new(&library(), self.files()).unwrap();
         let clock = SystemClock::new();
-        let report =
-            audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap();
-        assert!(report.clean(), "{report}");
-        report
+        audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap()
+    }
+
+    /// Waits until the group has committed everything in the topic of requests: no commit is stuck.
+    pub(crate) fn until_committed(&self) {
+        let mut admin = self.broker.admin().unwrap();
+        let described = admin.describe(&self.requests()).unwrap().expect("the topic is there");
+        let partitions: Vec<Partition> = (0..described.partitions).map(Partition).collect();
+        let end = |partition: &Partition| {
+            let isolation = Isolation::ReadCommitted;
+            self.broker.read(&self.requests(), *partition, isolation, &mut |_| ()).unwrap()
+        };
+        let ends: Vec<NextOffset> = partitions.iter().map(end).collect();
+        until("every offset to be committed", || {
+            let committed = admin.committed(&self.name, &self.requests(), &partitions).ok()?;
+            let next = committed.into_iter().map(|committed| committed.map_or(NextOffset(0), |one| one.next));
+            (next.collect::<Vec<_>>() == ends).then_some(())
+        });
     }
 }
 
 impl Drop for Rig {
-    /// A test that fails shows what its engines have logged.
+    /// A test that fails shows or keeps what its engines have logged.
     fn drop(&mut self) {
         if !thread::panicking() {
             return;
+        }
+        if let Some(kept) = &self.kept {
+            return self.copy_logs(kept);
         }
         let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
         let mut logs: Vec<PathBuf> = files.map(|file| file.path()).collect();

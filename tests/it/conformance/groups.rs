@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use operators::broker::{GroupEvent, OffsetCommit};
+use operators::broker::{GroupEvent, LogRange, OffsetCommit, TopicSeen};
 use operators::lease::{NextOffset, Offset, Partition};
 
 use super::subject::{Reader, Subject, commit};
@@ -82,7 +82,8 @@ pub(crate) fn a_start_outside_the_log_is_told(subject: &Subject) {
     subject.eventually("the partition is assigned", || {
         match reader.member.poll(std::time::Duration::from_millis(50)) {
             Some(GroupEvent::Assigned(partitions)) if !partitions.is_empty() => {
-                assert_eq!(reader.member.log_range(Partition(0)), Ok((NextOffset(0), NextOffset(1))));
+                let range = LogRange { first: NextOffset(0), end: NextOffset(1) };
+                assert_eq!(reader.member.log_ranges(&[Partition(0)]), Ok(vec![range]));
                 reader.take(&partitions, Some(NextOffset(1000)));
                 Some(())
             }
@@ -97,8 +98,71 @@ pub(crate) fn a_start_outside_the_log_is_told(subject: &Subject) {
     assert!(reader.polled.records.is_empty());
 }
 
+pub(crate) fn a_log_that_lost_its_beginning_is_told_and_not_skipped(subject: &Subject) {
+    let topic = subject.topic("requests", 1);
+    subject.write(&topic, 0, &["a", "b", "c", "d"]);
+    subject.operator.delete_before(&topic, 0, 2);
+    let mut admin = subject.broker.admin().expect("the admin client is made");
+    assert_eq!(admin.first(&topic, Partition(0)), Ok(Offset(2)));
+    let mut reader = subject.reader("group", &topic);
+    subject.eventually("the partition is assigned", || match reader.member.poll(super::subject::WAIT) {
+        Some(GroupEvent::Assigned(partitions)) if !partitions.is_empty() => {
+            let range = LogRange { first: NextOffset(2), end: NextOffset(4) };
+            assert_eq!(reader.member.log_ranges(&partitions), Ok(vec![range]));
+            reader.take(&partitions, Some(NextOffset(1)));
+            Some(())
+        }
+        _ => None,
+    });
+    subject.eventually("the member is told", || {
+        reader.serve();
+        reader.poll();
+        reader.events.iter().find(|event| matches!(event, GroupEvent::OutOfRange(Partition(0)))).map(|_| ())
+    });
+    assert!(reader.polled.records.is_empty(), "{:?}", reader.values());
+}
+
+pub(crate) fn a_topic_made_anew_has_another_id(subject: &Subject) {
+    let topic = subject.topic("requests", 1);
+    let mut reader = subject.reader("group", &topic);
+    subject.eventually("the partition is assigned", || reader.owns(1).then_some(()));
+    let ownership = reader.member.ownership();
+    let look = || {
+        let mut look = ownership.look();
+        subject
+            .eventually("the broker answers", || look.seen(super::subject::WAIT))
+            .expect("it says what is there")
+    };
+    let TopicSeen::There(Some(old)) = look() else { panic!("a topic has an id") };
+    assert_eq!(look(), TopicSeen::There(Some(old)), "it stays the same");
+    subject.operator.make_anew(&topic);
+    let new = subject.eventually("the new topic is seen", || match look() {
+        TopicSeen::There(Some(id)) => Some(id),
+        _ => None,
+    });
+    assert_ne!(new, old);
+}
+
+pub(crate) fn partitions_added_to_a_topic_are_assigned_and_what_is_read_goes_on(subject: &Subject) {
+    let topic = subject.topic("requests", 1);
+    subject.write(&topic, 0, &["a"]);
+    let mut reader = subject.reader("group", &topic);
+    subject.eventually("the partition is assigned", || reader.owns(1).then_some(()));
+    subject.operator.add_partitions(&topic, 3);
+    subject.write(&topic, 2, &["b"]);
+    subject.eventually("the new ones are assigned", || reader.owns(3).then_some(()));
+    subject.write(&topic, 0, &["c"]);
+    subject.eventually("every record is read", || {
+        reader.owns(3);
+        (reader.offsets().len() == 3).then_some(())
+    });
+    let started: Vec<Partition> = reader.starts.iter().map(|(partition, _)| *partition).collect();
+    assert_eq!(started.len(), 3, "what stayed was not taken anew: {started:?}");
+    assert!(reader.starts.iter().all(|(_, start)| *start == NextOffset(0)));
+}
+
 /// Serves both until each owns `share` partitions.
-fn both_own(subject: &Subject, first: &mut Reader, second: &mut Reader, share: usize) {
+pub(super) fn both_own(subject: &Subject, first: &mut Reader, second: &mut Reader, share: usize) {
     subject.eventually("both own their share", || {
         let (one, two) = (first.owns(share), second.owns(share));
         (one && two).then_some(())

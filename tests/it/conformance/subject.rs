@@ -24,10 +24,26 @@ pub(crate) struct Subject {
     pub(crate) broker: Box<dyn Broker>,
     /// The same broker, for a process whose transactions may not be open for longer than [`Subject::SHORT`].
     pub(crate) hasty: Box<dyn Broker>,
+    /// The same broker, for a process whose members have a name of their own in their group.
+    pub(crate) named: Box<dyn Broker>,
     /// Part of every name, so that no two checks and no two runs meet in a topic or a group.
     pub(crate) unique: String,
     /// Lets a little time pass.
     pub(crate) pass_time: Box<dyn Fn()>,
+    /// Who changes topics.
+    pub(crate) operator: Box<dyn Operator>,
+}
+
+/// What an operator of the cluster may do to a topic.
+pub(crate) trait Operator {
+    /// The records of a partition before an offset are gone.
+    fn delete_before(&self, topic: &str, partition: i32, offset: i64);
+
+    /// The topic is deleted, and another one made of the same name, with one partition.
+    fn make_anew(&self, topic: &str);
+
+    /// The topic has so many partitions.
+    fn add_partitions(&self, topic: &str, partitions: i32);
 }
 
 impl Subject {
@@ -64,6 +80,11 @@ impl Subject {
     /// A member of a group that reads a topic, and answers what the group asks of it.
     pub(super) fn reader(&self, group: &str, topic: &str) -> Reader {
         Reader::new(self.broker.member(&self.name(group), topic).expect("the member is made"))
+    }
+
+    /// The same, as a member that has a name: of two that are there at once the second takes the place of the first.
+    pub(super) fn named_reader(&self, group: &str, topic: &str) -> Reader {
+        Reader::new(self.named.member(&self.name(group), topic).expect("the member is made"))
     }
 
     /// Writes records outside any transaction, and waits until they are in the log.
@@ -139,12 +160,24 @@ impl Reader {
             Some(GroupEvent::Assigned(partitions)) => self.take(&partitions, None),
             Some(event) => {
                 if let GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) = &event {
-                    self.member.unassign(partitions).expect("the partitions are given back");
-                    self.owned.retain(|partition| !partitions.contains(partition));
+                    self.give_back(partitions);
                 }
                 self.events.push(event);
             }
         }
+    }
+
+    /// Serves the group once; what is revoked, which is not answered.
+    pub(super) fn revoked(&mut self) -> Option<Vec<Partition>> {
+        match self.member.poll(WAIT)? {
+            GroupEvent::Revoked(partitions) => Some(partitions),
+            event => panic!("{event:?} instead of a partition revoked"),
+        }
+    }
+
+    pub(super) fn give_back(&mut self, partitions: &[Partition]) {
+        self.member.unassign(partitions).expect("the partitions are given back");
+        self.owned.retain(|partition| !partitions.contains(partition));
     }
 
     /// Takes partitions from `start`, or from where the group stands.

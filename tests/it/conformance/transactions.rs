@@ -122,7 +122,11 @@ pub(crate) fn metadata_over_the_limit_is_abortable(subject: &Subject) {
     producer.begin().expect("the next one begins");
     let error = add_offsets(&mut *producer, &topic, &[offset(0, 2, &"m".repeat(4097))], &reader)
         .expect_err("4097 bytes do not");
-    assert_eq!(error.class, Class::Abortable, "{error}");
+    assert_eq!(
+        (error.class, error.code.as_str()),
+        (Class::Abortable, "OFFSET_METADATA_TOO_LARGE"),
+        "{error}"
+    );
     goes_on_after_an_abort(subject, producer, &topic);
 }
 
@@ -272,7 +276,7 @@ pub(crate) fn committed_offsets_wait_for_an_open_transaction(subject: &Subject) 
 }
 
 /// A topic of its own with one reader, which owns all of it.
-fn joined(subject: &Subject, partitions: i32) -> (String, Reader) {
+pub(super) fn joined(subject: &Subject, partitions: i32) -> (String, Reader) {
     let topic = subject.topic("requests", partitions);
     let mut reader = subject.reader("group", &topic);
     let count = usize::try_from(partitions).expect("a topic has partitions");
@@ -280,7 +284,7 @@ fn joined(subject: &Subject, partitions: i32) -> (String, Reader) {
     (topic, reader)
 }
 
-fn offset(partition: i32, next: i64, metadata: &str) -> OffsetCommit {
+pub(super) fn offset(partition: i32, next: i64, metadata: &str) -> OffsetCommit {
     OffsetCommit { partition: Partition(partition), next: NextOffset(next), metadata: metadata.to_owned() }
 }
 
@@ -293,7 +297,7 @@ fn add_offsets(
     producer.send_offsets(topic, offsets, &reader.member.ownership().token()?)
 }
 
-fn group_offsets(subject: &Subject, topic: &str) -> Result<Vec<Option<Committed>>, BrokerError> {
+pub(super) fn group_offsets(subject: &Subject, topic: &str) -> Result<Vec<Option<Committed>>, BrokerError> {
     let mut admin = subject.broker.admin().expect("the admin client is made");
     let described = admin.describe(topic).expect("the topic is described").expect("the topic exists");
     let partitions: Vec<Partition> = (0..described.partitions).map(Partition).collect();
@@ -314,7 +318,7 @@ fn goes_on_after_an_abort(subject: &Subject, mut producer: Box<dyn Producer>, to
 }
 
 /// A record so random that no compression makes it smaller.
-fn large(bytes: usize) -> Records {
+pub(super) fn large(bytes: usize) -> Records {
     let step = |state: &u64| {
         Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
     };

@@ -45,7 +45,7 @@ impl Reader {
                     .iter()
                     .zip(committed)
                     .map(|(partition, committed)| {
-                        let first = self.member.log_range(*partition).unwrap().0;
+                        let first = self.member.log_ranges(&[*partition]).unwrap()[0].first;
                         (*partition, committed.map_or(first, |committed| committed.next))
                     })
                     .collect();

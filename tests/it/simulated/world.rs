@@ -1,5 +1,8 @@
 //! A simulated broker with a load on it, an engine for it, and the audit.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,9 +11,11 @@ use dataflows::engine::Engine;
 use dataflows::inference::{InferenceConfig, Models};
 use dataflows::lockstep::{self, End, Lots, Next, Progress};
 use operators::broker::simulated::SimulatedBroker;
-use operators::broker::{Broker, Isolation, PollLimit, TopicSpec};
+use operators::broker::{Broker, Isolation, LogRecord, PollLimit, TopicSpec};
 use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::ManualClock;
+use operators::commit::Delivery;
+use operators::commit_order::CommitOrder;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
 use operators::lease::Partition;
@@ -23,7 +28,8 @@ use tidemill::load::{Load, LoadOptions, ModelRow};
 
 const ROW_LEN: usize = 4;
 const OUTPUT_LEN: usize = 3;
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
+const RESULT_PARTITIONS: i32 = 4;
 
 /// How large a world is.
 pub(crate) struct WorldOptions {
@@ -31,11 +37,12 @@ pub(crate) struct WorldOptions {
     pub(crate) bad: f64,
     /// How long a request may take, if there is a bound.
     pub(crate) deadline: Option<Duration>,
+    pub(crate) delivery: Delivery,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { requests: 240, bad: 0.1, deadline: None }
+        Self { requests: 240, bad: 0.1, deadline: None, delivery: Delivery::ExactlyOnce }
     }
 }
 
@@ -48,6 +55,8 @@ pub(crate) struct World {
     models: Models,
     /// Reasons for which a good request may end here.
     trusted: Vec<Reason>,
+    delivery: Delivery,
+    order: Cell<CommitOrder>,
 }
 
 /// What the engine told about itself, as far as tests ask for it.
@@ -70,6 +79,8 @@ impl Observer for Seen {
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
+    fn lost(&self, _: Partition, _: u64) {}
+    fn rebuilt(&self) {}
     fn lease(&self, _: &LeaseSeen) {}
     fn lease_ended(&self, _: Partition) {}
     fn run_cancelled(&self, _: ModelIndex) {}
@@ -104,8 +115,8 @@ impl World {
         let clock = Arc::new(ManualClock::new());
         let broker = SimulatedBroker::new(Arc::clone(&clock) as Arc<_>, seed);
         let mut admin = broker.admin().unwrap();
-        for (name, partitions) in [("requests", PARTITIONS), ("results", 4), ("dlq", 2)] {
-            let config = std::collections::BTreeMap::new();
+        for (name, partitions) in [("requests", PARTITIONS), ("results", RESULT_PARTITIONS), ("dlq", 2)] {
+            let config = BTreeMap::new();
             admin.create(&TopicSpec { name: name.into(), partitions, replication: 1, config }).unwrap();
         }
         let backend = Arc::new(SimulatedBackend::new(
@@ -126,7 +137,8 @@ impl World {
             backend: Arc::clone(&backend) as Arc<_>,
         };
         let trusted = options.deadline.map(|_| Reason::DeadlineExceeded).into_iter().collect();
-        let world = Self { broker, backend, clock, seen: Arc::default(), models, trusted };
+        let (seen, order, delivery) = (Arc::default(), Cell::default(), options.delivery);
+        let world = Self { broker, backend, clock, seen, models, trusted, delivery, order };
         world.write(seed, &options);
         world
     }
@@ -153,7 +165,7 @@ impl World {
     /// An engine for this world.
     pub(crate) fn engine(&self) -> Engine {
         Engine {
-            config: config(),
+            config: InferenceConfig { delivery: self.delivery, commit_order: self.order.get(), ..config() },
             models: self.models.clone(),
             broker: Arc::new(self.broker.as_instance("process-0")),
             health: Arc::new(Health::new()),
@@ -161,6 +173,11 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<_>,
             wrap_device: None,
         }
+    }
+
+    /// The next engines commit in this order.
+    pub(crate) fn set_order(&self, order: CommitOrder) {
+        self.order.set(order);
     }
 
     /// Lots that let a run come to its end.
@@ -200,15 +217,40 @@ impl World {
 
     /// Audits what is committed.
     pub(crate) fn audit(&self) -> AuditReport {
+        self.audit_with(None)
+    }
+
+    /// Audits what is committed, and whether what was acknowledged had its outcome.
+    pub(crate) fn audit_with(&self, ack_log: Option<PathBuf>) -> AuditReport {
         let options = AuditOptions {
+            ack_log,
+            details_max: 10_000,
             strict: true,
             trusted: self.trusted.clone(),
             tolerance: Tolerance { absolute: 1e-3, relative: 1e-6 },
             group: Some("workers".to_owned()),
             record_bytes_max: Some(4_000),
+            duplicates_allowed: self.delivery == Delivery::AtLeastOnce,
             ..AuditOptions::new("requests", "results", "dlq")
         };
         audit(&self.broker, &options, &mut Answers, &mut Unwatched).unwrap()
+    }
+
+    /// The committed results of each request key, by the key and the partition of the results: the offsets of their requests.
+    pub(crate) fn results_by_key(&self) -> BTreeMap<(String, i32), Vec<i64>> {
+        let mut found: BTreeMap<_, Vec<i64>> = BTreeMap::new();
+        for partition in 0..RESULT_PARTITIONS {
+            let mut each = |record: LogRecord<'_>| {
+                let result: serde_json::Value =
+                    serde_json::from_slice(record.record.value().unwrap()).unwrap();
+                let text = |name: &str| result[name].as_str().unwrap().to_owned();
+                let key = format!("{}|{}", text("tenant_id"), text("model_id"));
+                let offset = result["origin"]["offset"].as_i64().unwrap();
+                found.entry((key, partition)).or_default().push(offset);
+            };
+            self.broker.read("results", Partition(partition), Isolation::ReadCommitted, &mut each).unwrap();
+        }
+        found
     }
 
     /// Asserts that each request ended once, and rightly.
@@ -239,6 +281,7 @@ fn config() -> InferenceConfig {
         queued_batches: 1,
         run_grace: Duration::from_secs(1),
         stuck_max: 1,
+        delivery: Delivery::ExactlyOnce,
         transactional_id: "tidemill.workers.process-0".into(),
         group: "workers".into(),
         requests: "requests".into(),
@@ -256,8 +299,10 @@ fn config() -> InferenceConfig {
         dead_letters_per_minute_max: None,
         epoch_interval: Duration::from_millis(10),
         commit_interval: Duration::from_millis(20),
+        commit_order: CommitOrder::Partition,
         commit_limit: TransactionLimit { records: 30, bytes: 64 << 10 },
         transaction_timeout: Duration::from_secs(30),
+        policy: Arc::default(),
         open_max: Duration::from_mins(10),
         revoke_drain_max: Duration::from_secs(2),
         stop_drain_max: Duration::from_mins(10),

@@ -7,8 +7,11 @@ use std::time::Duration;
 use dataflows::engine::Engine;
 use dataflows::lockstep::{End, Next};
 use operators::broker::{
-    Admin, Broker, BrokerError, GroupToken, Isolation, LogRecord, Member, OffsetCommit, Producer, Writer,
+    Admin, Broker, BrokerError, GroupToken, Isolation, LogRecord, Member, OffsetCommit, PlainProducer,
+    Producer, Writer,
 };
+use operators::commit::Delivery;
+use operators::commit_order::CommitOrder;
 use operators::device::{Batch, Device, Executed};
 use operators::fault::Fault;
 use operators::lease::{NextOffset, Partition};
@@ -142,10 +145,12 @@ struct WrongBroker {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Wrong {
-    /// Offsets are committed first, and the outcomes in a transaction of their own.
+    /// Offsets are committed first, and the outcomes in a transaction of their own, or before they are acknowledged.
     OffsetsBeforeOutcomes,
     /// The committed offset stays behind the outcomes that were committed with it.
     OffsetsBehindOutcomes,
+    /// What was done past the committed offset is not committed with it.
+    MetadataStripped,
     /// Every hundredth record is never sent.
     DroppedRecords,
 }
@@ -162,6 +167,10 @@ impl Broker for WrongBroker {
     fn producer(&self, id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         let inner = self.inner.producer(id)?;
         Ok(Box::new(WrongProducer { inner, how: self.how, held: VecDeque::new(), sent: 0, phase: 0 }))
+    }
+    fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
+        let inner = self.inner.plain_producer()?;
+        Ok(Box::new(HastyProducer { inner, held: VecDeque::new() }))
     }
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
         self.inner.member(group, topic)
@@ -180,6 +189,39 @@ impl Broker for WrongBroker {
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
         self.inner.read(topic, partition, isolation, each)
+    }
+}
+
+fn copied(record: RecordView<'_>) -> Records {
+    let mut records = Records::default();
+    records.push(record.key(), record.value());
+    record.headers().for_each(|(name, value)| records.push_header(name, value));
+    records
+}
+
+/// A producer outside of transactions that says of records that they are acknowledged, and sends them with the next ones.
+struct HastyProducer {
+    inner: Box<dyn PlainProducer>,
+    held: VecDeque<(String, Option<i32>, Records)>,
+}
+
+impl PlainProducer for HastyProducer {
+    fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: RecordView<'_>,
+    ) -> Result<(), BrokerError> {
+        self.held.push_back((topic.to_owned(), partition, copied(record)));
+        Ok(())
+    }
+
+    fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError> {
+        self.inner.drain(wait)?;
+        while let Some((topic, partition, records)) = self.held.pop_front() {
+            self.inner.send(&topic, partition, records.get(0))?;
+        }
+        Ok(true)
     }
 }
 
@@ -208,10 +250,7 @@ impl Producer for WrongProducer {
         match self.how {
             Wrong::DroppedRecords if self.sent.is_multiple_of(100) => Ok(()),
             Wrong::OffsetsBeforeOutcomes => {
-                let mut records = Records::default();
-                records.push(record.key(), record.value());
-                record.headers().for_each(|(name, value)| records.push_header(name, value));
-                self.held.push_back((topic.to_owned(), partition, records));
+                self.held.push_back((topic.to_owned(), partition, copied(record)));
                 Ok(())
             }
             _ => self.inner.send(topic, partition, record),
@@ -231,6 +270,9 @@ impl Producer for WrongProducer {
         let mut offsets = offsets.to_vec();
         if self.how == Wrong::OffsetsBehindOutcomes {
             offsets.iter_mut().for_each(|offset| offset.next = NextOffset((offset.next.0 - 1).max(0)));
+        }
+        if self.how == Wrong::MetadataStripped {
+            offsets.iter_mut().for_each(|offset| offset.metadata.clear());
         }
         self.inner.send_offsets(topic, &offsets, token)
     }
@@ -262,10 +304,12 @@ impl Producer for WrongProducer {
 }
 
 /// Runs a wrong engine with a crash at each of the first calls of its transactions; returns what the audits found.
-fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
+fn lost_and_duplicated(how: Wrong, order: CommitOrder, delivery: Delivery) -> (u64, u64) {
     let mut found = (0, 0);
     for crash_at in 1..40 {
-        let world = World::new(crash_at, WorldOptions { requests: 120, ..WorldOptions::default() });
+        let options = WorldOptions { requests: 120, delivery, ..WorldOptions::default() };
+        let world = World::new(crash_at, options);
+        world.set_order(order);
         for round in 0..2 {
             let engine = world.engine();
             let broker = WrongBroker { inner: Arc::clone(&engine.broker), how };
@@ -285,23 +329,43 @@ fn lost_and_duplicated(how: Wrong) -> (u64, u64) {
 
 #[test]
 fn an_engine_that_commits_offsets_before_outcomes_loses_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBeforeOutcomes).0 > 0);
+    assert!(
+        lost_and_duplicated(Wrong::OffsetsBeforeOutcomes, CommitOrder::Partition, Delivery::ExactlyOnce).0
+            > 0
+    );
+}
+
+#[test]
+fn an_engine_at_least_once_that_commits_before_the_acknowledgement_loses_records_and_is_found_out() {
+    let found =
+        lost_and_duplicated(Wrong::OffsetsBeforeOutcomes, CommitOrder::Partition, Delivery::AtLeastOnce);
+    assert!(found.0 > 0);
 }
 
 #[test]
 fn an_engine_whose_offsets_stay_behind_its_outcomes_doubles_records_and_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::OffsetsBehindOutcomes).1 > 0);
+    assert!(
+        lost_and_duplicated(Wrong::OffsetsBehindOutcomes, CommitOrder::Partition, Delivery::ExactlyOnce).1
+            > 0
+    );
+}
+
+#[test]
+fn an_engine_that_does_not_commit_what_overtook_a_straggler_doubles_records_and_is_found_out() {
+    assert!(lost_and_duplicated(Wrong::MetadataStripped, CommitOrder::None, Delivery::ExactlyOnce).1 > 0);
+    assert!(lost_and_duplicated(Wrong::MetadataStripped, CommitOrder::Key, Delivery::ExactlyOnce).1 > 0);
 }
 
 #[test]
 fn an_engine_that_drops_a_record_at_the_producer_is_found_out() {
-    assert!(lost_and_duplicated(Wrong::DroppedRecords).0 > 0);
+    assert!(lost_and_duplicated(Wrong::DroppedRecords, CommitOrder::Partition, Delivery::ExactlyOnce).0 > 0);
 }
 
 #[test]
 fn the_same_crashes_find_nothing_in_the_engine_as_it_is() {
-    for crash_at in 1..40 {
+    for (crash_at, order) in (1..40).zip(super::ORDERS.into_iter().cycle()) {
         let world = World::new(crash_at, WorldOptions { requests: 120, ..WorldOptions::default() });
+        world.set_order(order);
         let crash = move |progress: dataflows::lockstep::Progress| progress.transaction_turns >= crash_at;
         world.run(World::lots(crash_at), crash);
         assert_eq!(world.run(World::lots(crash_at + 1_000), |_| false), End::Stopped);

@@ -17,10 +17,10 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka_sys::types::RDKafkaRespErr;
 
 use super::config::{KafkaConfig, Settings};
-use super::{error, member};
+use super::{error, member, offsets};
 use crate::broker::{Admin, BrokerError, Committed, TopicDescription, TopicSpec};
 use crate::clock::{Clock, SystemClock};
-use crate::lease::Partition;
+use crate::lease::{Offset, Partition};
 
 /// An admin client on librdkafka.
 pub(super) struct KafkaAdmin {
@@ -143,7 +143,14 @@ impl Admin for KafkaAdmin {
         let list = consumer
             .committed_offsets(list, member::ANSWER_MAX)
             .map_err(|error| error::of(OPERATION, &error))?;
-        member::committed(OPERATION, &list)
+        offsets::committed(OPERATION, &list)
+    }
+
+    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
+        let client = self.client.inner();
+        let range = client.fetch_watermarks(topic, partition.0, self.config.start_up_max);
+        let (first, _) = range.map_err(|error| error::of("read where a partition begins", &error))?;
+        Ok(Offset(first))
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {

@@ -258,9 +258,18 @@ impl Settings {
         let settings = settings
             .set("transactional.id", id)
             .set("transaction.timeout.ms", config.transaction_timeout.as_millis().to_string())
-            // Successes are counted by the flush; only failures need to be told of.
-            .set("delivery.report.only.error", "true");
+            .of_outcomes();
         Ok(settings.0)
+    }
+
+    /// Of the producer of outcomes outside of transactions.
+    pub(super) fn plain_producer(config: &KafkaConfig) -> Result<ClientConfig, BrokerError> {
+        Ok(Self(Self::producer(config, None)?).of_outcomes().0)
+    }
+
+    /// Successes are counted by the flush; only failures need to be told of.
+    fn of_outcomes(self) -> Self {
+        self.set("delivery.report.only.error", "true")
     }
 
     /// Of an admin client.
@@ -286,8 +295,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const STATISTICS_INTERVAL_MS: &str = "1000";
 
 const CONSUMER: &[(&str, &str)] = &[
-    // Per partition, because each has a queue of its own: 64 partitions may hold 64 MiB.
-    ("queued.max.messages.kbytes", "1024"),
+    // Per partition, because each has a queue of its own: 64 partitions may hold 32 MiB.
+    ("queued.max.messages.kbytes", "512"),
     ("queued.min.messages", "1000"),
     // A fetch brings at most this of each partition: a megabyte of all of them at once would be memory that only waits.
     ("fetch.message.max.bytes", "131072"),
@@ -300,6 +309,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.min.bytes", "65536"),
     ("fetch.wait.max.ms", "25"),
     ("max.poll.interval.ms", "300000"),
+    // Partitions that are added are noticed so: the default of five minutes is long for somebody who waits for them.
+    ("topic.metadata.refresh.interval.ms", "30000"),
     ("check.crcs", "true"),
 ];
 

@@ -69,6 +69,19 @@ pub(super) fn class_of_delivery(code: Code) -> Class {
     }
 }
 
+/// The class of an error of a commit outside of transactions.
+pub(super) fn class_of_commit(code: Code) -> Class {
+    match code {
+        Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::StaleMemberEpoch
+        | Code::FencedMemberEpoch
+        | Code::AssignmentLost
+        | Code::OffsetMetadataTooLarge => Class::Abortable,
+        code => class_of(code),
+    }
+}
+
 fn fences(code: Code) -> bool {
     matches!(
         code,
@@ -219,6 +232,16 @@ mod tests {
                 "{code:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_stale_member_has_committed_nothing_and_may_become_a_member_again() {
+        for code in [Code::IllegalGeneration, Code::UnknownMemberId, Code::StaleMemberEpoch] {
+            assert_eq!(class_of_commit(code), Class::Abortable, "{code:?}");
+        }
+        assert_eq!(class_of_commit(Code::RebalanceInProgress), Class::Retriable);
+        assert_eq!(class_of_commit(Code::OperationTimedOut), Class::Unreachable);
+        assert_eq!(class_of_commit(Code::GroupAuthorizationFailed), Class::Refused);
     }
 
     #[test]

@@ -19,16 +19,25 @@ use rdkafka_sys::types::RDKafkaRespErr;
 use serde::Deserialize;
 
 use super::native;
+use super::offsets::{committed, offset_list};
+use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
 use super::signal::Signal;
 use super::{diagnostics, error};
-use crate::broker::{BrokerError, Class, Committed, GroupEvent, GroupToken, Member, Ownership, Queue, Waker};
+use crate::broker::{
+    BrokerError, Class, Committed, GroupEvent, GroupToken, LogRange, Look, Member, OffsetCommit, Ownership,
+    Queue, TopicSeen, Waker,
+};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::lease::{NextOffset, Partition};
+use crate::metadata::TopicId;
 
 /// How long a question to the broker may take. Short, because the member does not serve its group meanwhile: who gets no answer asks
 /// again.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long a look between two transactions may take: nothing is committed meanwhile.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// How long after it was told that no broker can be reached the engine is told again, if it is still so.
 const UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
@@ -99,6 +108,11 @@ impl ConsumerContext for GroupContext {
         partitions: &mut TopicPartitionList,
     ) {
         if self.is_leaving() {
+            // A member that the group does not wait for is gone as soon as it has answered once, and then librdkafka never returns from a
+            // second answer.
+            if consumer.closed() {
+                return;
+            }
             if let Err(error) = consumer.unassign() {
                 tracing::debug!(%error, "partitions could not be given back while leaving");
             }
@@ -163,6 +177,49 @@ struct Shared {
     assigned: Mutex<BTreeSet<Partition>>,
 }
 
+impl Shared {
+    fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        list
+    }
+
+    fn committed_within(
+        &self,
+        partitions: &[Partition],
+        wait: Duration,
+    ) -> Result<Vec<Option<Committed>>, BrokerError> {
+        const OPERATION: &str = "read the committed offsets";
+        let list = self.list(partitions.iter().copied());
+        let list =
+            self.consumer.committed_offsets(list, wait).map_err(|error| error::of(OPERATION, &error))?;
+        committed(OPERATION, &list)
+    }
+
+    /// The offsets at one end of these partitions, asked for at once.
+    fn offsets(&self, partitions: &[Partition], which: ListOffset) -> Result<Vec<i64>, BrokerError> {
+        const OPERATION: &str = "read the ranges of partitions";
+        let mut list = self.list(partitions.iter().copied());
+        list.set_all_offsets(which).map_err(|error| error::of(OPERATION, &error))?;
+        let list = self
+            .consumer
+            .offsets_for_times(list, ANSWER_MAX)
+            .map_err(|error| error::of(OPERATION, &error))?;
+        native::committed_offsets(&list)
+            .into_iter()
+            .map(|found| match found.error {
+                Code::NoError if found.offset >= 0 => Ok(found.offset),
+                Code::NoError => {
+                    Err(error::by_code(OPERATION, Code::OffsetNotAvailable, "no offset was told"))
+                }
+                code => Err(error::by_code(OPERATION, code, "")),
+            })
+            .collect()
+    }
+}
+
 impl KafkaMember {
     pub(super) fn new(config: &ClientConfig, topic: &str) -> Result<Self, BrokerError> {
         const OPERATION: &str = "join the consumer group";
@@ -196,11 +253,7 @@ impl KafkaMember {
     }
 
     fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.shared.topic, partition.0);
-        }
-        list
+        self.shared.list(partitions)
     }
 
     /// The lane of a partition, split off now if it is its first time.
@@ -266,6 +319,10 @@ impl KafkaMember {
                 if matches!(error, KafkaError::MessageConsumptionFatal(_)) && failed.class != Class::Fenced {
                     failed.class = Class::Fatal;
                 }
+                if error.rdkafka_error_code() == Some(Code::UnknownTopicOrPartition) {
+                    // The topic was deleted, or is being made anew: whoever looks at it finds out which.
+                    failed.class = Class::Retriable;
+                }
                 if !reason.is_empty() {
                     failed.message = reason;
                 }
@@ -313,22 +370,16 @@ impl Member for KafkaMember {
     }
 
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
-        const OPERATION: &str = "read the committed offsets";
-        let list = self.list(partitions.iter().copied());
-        let list = self
-            .consumer()
-            .committed_offsets(list, ANSWER_MAX)
-            .map_err(|error| error::of(OPERATION, &error))?;
-        committed(OPERATION, &list)
+        self.shared.committed_within(partitions, ANSWER_MAX)
     }
 
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
-        let (first, end) = self
-            .consumer()
-            .fetch_watermarks(&self.shared.topic, partition.0, ANSWER_MAX)
-            .map_err(|error| error::of("read the range of a partition", &error))?;
-        locked(&self.consumer().context().ends).insert(partition.0, end);
-        Ok((NextOffset(first), NextOffset(end)))
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
+        let firsts = self.shared.offsets(partitions, ListOffset::Beginning)?;
+        let ends = self.shared.offsets(partitions, ListOffset::End)?;
+        locked(&self.consumer().context().ends)
+            .extend(partitions.iter().zip(&ends).map(|(partition, end)| (partition.0, *end)));
+        let range = |(first, end)| LogRange { first: NextOffset(first), end: NextOffset(end) };
+        Ok(firsts.into_iter().zip(ends).map(range).collect())
     }
 
     fn assign(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
@@ -392,11 +443,12 @@ impl Member for KafkaMember {
         for lane in self.lanes.values() {
             lane.close();
         }
-        self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;
-        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well.
+        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well. It comes before
+        // the closing: see the callback.
         if let Err(error) = self.consumer().unassign() {
             tracing::debug!(%error, "there was nothing to give back");
         }
+        self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;
         let start = self.clock.now();
         while !self.consumer().closed() {
             if self.clock.now().since(start) > LEAVE_MAX {
@@ -450,7 +502,7 @@ impl Ownership for Shared {
             (Some(before), Some(token), Some(after))
                 if !lost && before == after && before.generation >= 0 && !before.member.is_empty() =>
             {
-                Ok(GroupToken::Kafka(token))
+                Ok(GroupToken::Kafka(Arc::new(token)))
             }
             _ => Err(error::with_class(
                 Class::Abortable,
@@ -460,23 +512,43 @@ impl Ownership for Shared {
             )),
         }
     }
+
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+        const OPERATION: &str = "commit offsets";
+        // librdkafka commits with whatever generation it has, and without one too.
+        self.token()?;
+        let list = offset_list(OPERATION, &self.topic, offsets)?;
+        native::commit(&self.consumer, &list, CALL_MAX)
+            .map_err(|code| error::with_class(error::class_of_commit(code), OPERATION, code, ""))
+    }
+
+    fn look(&self) -> Box<dyn Look> {
+        Box::new(KafkaLook(native::TopicQuestion::ask(&self.consumer, &self.topic_c, ANSWER_MAX)))
+    }
+
+    fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        self.committed_within(partitions, LOOK_MAX)
+    }
 }
 
-/// The committed offsets in a list that librdkafka has filled.
-pub(super) fn committed(
-    operation: &'static str,
-    list: &TopicPartitionList,
-) -> Result<Vec<Option<Committed>>, BrokerError> {
-    native::committed_offsets(list)
-        .into_iter()
-        .map(|committed| match committed.error {
-            Code::NoError if committed.offset < 0 => Ok(None),
-            Code::NoError => {
-                Ok(Some(Committed { next: NextOffset(committed.offset), metadata: committed.metadata }))
+/// A look at the topic that the broker is about to answer.
+struct KafkaLook(native::TopicQuestion<BaseConsumer<GroupContext>>);
+
+impl Look for KafkaLook {
+    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>> {
+        const OPERATION: &str = "look at the topic";
+        Some(match self.0.answer(wait)? {
+            // A broker without topic ids tells one of zeros.
+            Ok(id) => Ok(TopicSeen::There((id != [0; 16]).then_some(TopicId(id)))),
+            Err((Code::UnknownTopicOrPartition | Code::UnknownTopicId | Code::UnknownTopic, _)) => {
+                Ok(TopicSeen::Gone)
             }
-            code => Err(error::by_code(operation, code, "")),
+            Err((code, message)) => match error::by_code(OPERATION, code, message) {
+                error if error.class == Class::Fatal => Err(BrokerError { class: Class::Retriable, ..error }),
+                error => Err(error),
+            },
         })
-        .collect()
+    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,15 @@
 //! * Header names are bytes: the bindings panic on a name, or on offset metadata, that is not UTF-8, and any client may send one.
 //! * A queue of a partition is polled without an allocation for each record, and its waker can be replaced.
 //! * A record is produced through a cached handle of its topic, without a C string for each.
-//! * The position of a single partition, the generation of a member, and a flush that returns as soon as it is done.
+//! * Which topic bears a name now: its id, asked for without waiting.
+//! * The position of a single partition, the generation of a member, a commit with a bound, and a flush that returns as soon as it is
+//!   done.
 
 #![allow(unsafe_code, reason = "librdkafka is a C library; every block says why it is sound")]
 
-use std::ffi::{CStr, CString, c_void};
+mod question;
+
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -21,6 +25,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka_sys as sys;
 
+pub(super) use self::question::TopicQuestion;
 use crate::broker::{RecordTime, Waker};
 use crate::lease::Offset;
 use crate::records::{RecordView, Records};
@@ -41,6 +46,19 @@ unsafe fn bytes<'a>(data: *const c_void, size: usize) -> Option<&'a [u8]> {
     }
     // SAFETY: the caller's promise.
     Some(unsafe { slice::from_raw_parts(data.cast(), size) })
+}
+
+/// A text of librdkafka's.
+///
+/// # Safety
+///
+/// Unless it is null, it must be a C string.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// The name of an error in Kafka's own notation, as `ILLEGAL_GENERATION`; the client's own errors begin with an underscore.
@@ -292,11 +310,7 @@ impl Event {
                 return None;
             }
             let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(self.0.as_ptr()));
-            let text = sys::rd_kafka_event_error_string(self.0.as_ptr());
-            let text = NonNull::new(text.cast_mut()).map_or_else(String::new, |text| {
-                CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
-            });
-            Some((code, text))
+            Some((code, text(sys::rd_kafka_event_error_string(self.0.as_ptr()))))
         }
     }
 }
@@ -382,6 +396,44 @@ pub(super) fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Opti
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         Some(membership)
     }
+}
+
+/// Commits offsets as the member that the consumer is, and waits for the answer up to `wait`.
+pub(super) fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    offsets: &TopicPartitionList,
+    wait: Duration,
+) -> Result<(), RDKafkaErrorCode> {
+    // SAFETY: client and list are valid, and the list is copied before the call returns. The queue is ours, takes this one answer, and is
+    // destroyed once; librdkafka throws an answer away that comes after that.
+    let (asked, answer) = unsafe {
+        let client = consumer.client().native_ptr();
+        let queue = sys::rd_kafka_queue_new(client);
+        let asked = sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, ptr::null_mut());
+        let answer = if asked == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            NonNull::new(sys::rd_kafka_queue_poll(queue, millis(wait)))
+        } else {
+            None
+        };
+        sys::rd_kafka_queue_destroy(queue);
+        (RDKafkaErrorCode::from(asked), answer.map(Event))
+    };
+    if asked != RDKafkaErrorCode::NoError {
+        return Err(asked);
+    }
+    let answer = answer.ok_or(RDKafkaErrorCode::OperationTimedOut)?;
+    // SAFETY: the event is valid and of a commit. Its list lives as long as it, and has `cnt` elements.
+    let first = unsafe {
+        let whole = RDKafkaErrorCode::from(sys::rd_kafka_event_error(answer.0.as_ptr()));
+        let list = sys::rd_kafka_event_topic_partition_list(answer.0.as_ptr());
+        let single = list.as_ref().filter(|list| !list.elems.is_null()).and_then(|list| {
+            let elements = slice::from_raw_parts(list.elems, usize::try_from(list.cnt).unwrap_or(0));
+            let mut errors = elements.iter().map(|element| RDKafkaErrorCode::from(element.err));
+            errors.find(|error| *error != RDKafkaErrorCode::NoError)
+        });
+        single.unwrap_or(whole)
+    };
+    if first == RDKafkaErrorCode::NoError { Ok(()) } else { Err(first) }
 }
 
 // ---- producing -------------------------------------------------------------------------------------------------------

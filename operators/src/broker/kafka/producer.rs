@@ -14,20 +14,23 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
-use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::config::{KafkaConfig, Settings};
 use super::limits::TopicLimits;
 use super::native::{self, Destination, WhenFull};
+use super::offsets::offset_list;
 use super::signal::Signal;
-use super::{diagnostics, error};
+use super::{bounded, diagnostics, error};
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, Producer};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::lease::{Offset, Partition};
 use crate::records::RecordView;
 
 /// How long one call waits for the broker before it returns [`Class::Retriable`], to be called again.
-const CALL_MAX: Duration = Duration::from_secs(5);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
+
+/// How long after its bound a call is given up that should have returned by then.
+const CALL_LATE: Duration = Duration::from_secs(1);
 
 /// What became of a record: its tag, and where it went or why not.
 pub(super) type Delivery = (usize, Result<(Partition, Offset), RDKafkaErrorCode>);
@@ -137,6 +140,12 @@ impl Sender {
         self.topics.entry(topic.to_owned()).or_insert(handle).produce(to, record, when_full)
     }
 
+    /// Why a record was not delivered, if one was not: the cause, rather than that others were thrown away because of it.
+    pub(super) fn failed_delivery(&self) -> Option<RDKafkaErrorCode> {
+        let failures: Vec<_> = self.deliveries().into_iter().filter_map(|(_, result)| result.err()).collect();
+        failures.iter().copied().find(|code| !thrown_away(*code)).or(failures.first().copied())
+    }
+
     /// The error that has made the client unusable, if one has.
     pub(super) fn fatal(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.client.client().fatal_error()
@@ -209,13 +218,11 @@ impl KafkaProducer {
         error
     }
 
-    /// Why a record was not delivered, if one was not: the cause, rather than that others were thrown away because of it.
+    /// Why a record was not delivered, if one was not.
     fn failed_delivery(&mut self) -> Option<RDKafkaErrorCode> {
-        let failures: Vec<_> =
-            self.sender.deliveries().into_iter().filter_map(|(_, result)| result.err()).collect();
-        let cause = failures.iter().copied().find(|code| !thrown_away(*code));
-        self.sequence_broken |= cause.is_some();
-        cause.or(failures.first().copied())
+        let failure = self.sender.failed_delivery();
+        self.sequence_broken |= failure.is_some_and(|code| !thrown_away(code));
+        failure
     }
 
     /// The error of a record that was not delivered.
@@ -301,20 +308,23 @@ impl Producer for KafkaProducer {
         let GroupToken::Kafka(metadata) = token else {
             return Err(error::refused(OPERATION, "_INVALID_ARG", "the token is of a simulated member"));
         };
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for commit in offsets {
-            let mut element = list.add_partition(topic, commit.partition.0);
-            element
-                .set_offset(ListOffset::Offset(commit.next.0))
-                .map_err(|error| error::of(OPERATION, &error))?;
-            if !commit.metadata.is_empty() {
-                element.set_metadata(&commit.metadata);
+        let list = offset_list(OPERATION, topic, offsets)?;
+        // While the group's coordinator can't be reached librdkafka 2.12 does not return from this call, whatever its bound: its issues
+        // 5456 and 5511. The client is then left to the call, and is of no more use: a new one of the same id fences it.
+        let (client, metadata) = (Arc::clone(&self.sender.client), Arc::clone(metadata));
+        let call = move || client.send_offsets_to_transaction(&list, &metadata, CALL_MAX);
+        match bounded::within(CALL_MAX + CALL_LATE, call) {
+            Ok(Some(sent)) => sent.map_err(|error| self.failed(OPERATION, &error)),
+            Ok(None) => Err(error::with_class(
+                Class::Fatal,
+                OPERATION,
+                RDKafkaErrorCode::OperationTimedOut,
+                "the client library did not return from the call in time: the group's coordinator is away",
+            )),
+            Err(error) => {
+                Err(error::with_class(Class::Fatal, OPERATION, RDKafkaErrorCode::Fail, error.to_string()))
             }
         }
-        self.sender
-            .client()
-            .send_offsets_to_transaction(&list, metadata, CALL_MAX)
-            .map_err(|error| self.failed(OPERATION, &error))
     }
 
     fn commit(&mut self) -> Result<(), BrokerError> {
@@ -359,5 +369,48 @@ impl Producer for KafkaProducer {
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::FromClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
+
+    use super::*;
+    use crate::broker::kafka::config::KafkaConfig;
+    use crate::lease::NextOffset;
+    use crate::records::Records;
+
+    /// Found by the campaign, on three nodes of which one was killed: the transaction thread of an engine stood still in this call, with the
+    /// lock of the tenure in its hand, until the coordinator of the group came back.
+    #[test]
+    fn offsets_are_given_up_in_time_while_the_groups_coordinator_is_away() {
+        let cluster = MockCluster::new(2).unwrap();
+        for topic in ["requests", "results"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+            cluster.partition_leader(topic, 0, Some(1)).unwrap();
+        }
+        cluster.coordinator(MockCoordinator::Transaction("id".to_owned()), 1).unwrap();
+        cluster.coordinator(MockCoordinator::Group("group".to_owned()), 2).unwrap();
+        let config = KafkaConfig::new(cluster.bootstrap_servers());
+        let member = BaseConsumer::from_config(&Settings::member(&config, "group").unwrap()).unwrap();
+        let token = GroupToken::Kafka(Arc::new(member.group_metadata().unwrap()));
+        let mut producer = KafkaProducer::new(&config, "id").unwrap();
+        producer.begin().unwrap();
+        let mut record = Records::default();
+        record.push(None, Some(b"value"));
+        producer.send("results", Some(0), record.get(0)).unwrap();
+        while !producer.drain(Duration::from_millis(100)).unwrap() {}
+        cluster.broker_down(2).unwrap();
+        let offset = OffsetCommit { partition: Partition(0), next: NextOffset(1), metadata: String::new() };
+        let clock = SystemClock::new();
+        let failed = producer.send_offsets("requests", &[offset], &token).unwrap_err();
+        assert!(failed.class == Class::Fatal && failed.message.contains("did not return"), "{failed}");
+        let took = clock.now().since(Moment::START);
+        assert!(took < CALL_MAX + 2 * CALL_LATE, "{took:?}");
+        // So that the call comes to its end, and with it the client.
+        cluster.broker_up(2).unwrap();
     }
 }

@@ -19,7 +19,7 @@ use super::log::{PartitionLog, copy_record};
 /// What one client of a group knows.
 pub(super) struct Client {
     pub(super) topic: String,
-    group: String,
+    pub(super) group: String,
     instance: Option<String>,
     /// Its number in the group, while it believes to be in.
     member: Option<MemberId>,

@@ -1,19 +1,21 @@
 //! Everything that the broker holds, behind one lock, and what a step of the protocol does to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, RecordTime, TopicSpec, Waker};
 use crate::clock::{Clock, Moment};
 use crate::lease::{Offset, Partition};
+use crate::metadata::TopicId;
 use crate::records::RecordView;
 
 use super::client::Client;
-use super::faults::Faults;
+use super::faults::{Fault, Faults, Step};
 use super::group::{Group, MemberId, NoMember};
 use super::history::History;
 use super::log::{End, PartitionLog, ProducerId};
+use super::producer::{operation, simulated_fault};
 use super::transactions::{Coordinator, Ended, GroupOffsets, Identity, Stale};
 
 /// Kafka's default for `max.message.bytes`.
@@ -63,6 +65,7 @@ pub(super) struct ClientId(pub(super) u64);
 /// A topic and its partitions.
 #[derive(Debug)]
 pub(super) struct Topic {
+    pub(super) id: TopicId,
     pub(super) spec: TopicSpec,
     pub(super) logs: Vec<PartitionLog>,
 }
@@ -136,6 +139,27 @@ impl Cluster {
     pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
+    }
+
+    /// Makes a topic, or another one of the same name.
+    pub(super) fn make_topic(&mut self, spec: TopicSpec) {
+        let partitions = usize::try_from(spec.partitions).unwrap_or(0);
+        let logs = std::iter::repeat_with(PartitionLog::default).take(partitions).collect();
+        let id = TopicId(u128::from(self.next_id()).to_be_bytes());
+        self.history.note(format_args!("created {spec:?} as {id}"));
+        self.topics.insert(spec.name.clone(), Topic { id, spec, logs });
+    }
+
+    /// The members hear of a topic that is no longer as it was: each takes part in a round.
+    pub(super) fn regroup(&mut self, topic: &str) {
+        let (now, session) = (self.now, self.settings.session_timeout);
+        let groups = self.clients.values().filter(|client| client.topic == topic);
+        for name in groups.map(|client| client.group.clone()).collect::<BTreeSet<_>>() {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.open_round(now, session);
+            }
+        }
+        self.touch();
     }
 
     pub(super) fn wall_millis(&self) -> i64 {
@@ -231,31 +255,63 @@ impl Cluster {
         offsets: &[OffsetCommit],
         token: &GroupToken,
     ) -> Result<(), BrokerError> {
-        const OPERATION: &str = "add offsets to the transaction";
+        let (group, offsets) = self.admitted(topic, offsets, token, operation(Step::SendOffsets))?;
+        self.coordinator.add_offsets(identity, &group, offsets, self.now);
+        Ok(())
+    }
+
+    /// Commits offsets outside of any transaction, if the group still knows the token.
+    pub(super) fn commit_offsets(
+        &mut self,
+        topic: &str,
+        offsets: &[OffsetCommit],
+        token: &GroupToken,
+    ) -> Result<(), BrokerError> {
+        let operation = operation(Step::CommitOffsets);
+        let fault = self.faults.next(Step::CommitOffsets);
+        if let Some(Fault::Before(class)) = fault {
+            return Err(simulated_fault(class, operation));
+        }
+        let (group, offsets) = self.admitted(topic, offsets, token, operation)?;
+        self.history.note(format_args!("{group} at {:?} {offsets:?}", self.now));
+        self.offsets.entry(group).or_default().extend(offsets);
+        match fault {
+            Some(Fault::After(class)) => Err(simulated_fault(class, operation)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The group of a token, if it still knows it, and offsets as the group keeps them.
+    fn admitted(
+        &self,
+        topic: &str,
+        offsets: &[OffsetCommit],
+        token: &GroupToken,
+        operation: &'static str,
+    ) -> Result<(String, GroupOffsets), BrokerError> {
         let GroupToken::Simulated { group, member, generation } = token else {
             let message = "the token belongs to a member of a real broker; take it from a simulated one";
-            return Err(error(Class::Refused, OPERATION, "INVALID_REQUEST", message));
+            return Err(error(Class::Refused, operation, "INVALID_REQUEST", message));
         };
         let known = self
             .groups
             .get(group)
             .map_or(Err(NoMember::Unknown), |found| found.check(MemberId(*member), *generation));
-        known.map_err(|reason| refused_token(reason, group, *member, *generation))?;
+        known.map_err(|reason| refused_token(reason, operation, group, *member, *generation))?;
         if let Some(offset) = offsets.iter().find(|offset| offset.metadata.len() > METADATA_BYTES_MAX) {
             let message = format!(
                 "{} bytes of metadata for partition {} are more than {METADATA_BYTES_MAX}",
                 offset.metadata.len(),
                 offset.partition.0
             );
-            return Err(error(Class::Abortable, OPERATION, "OFFSET_METADATA_TOO_LARGE", message));
+            return Err(error(Class::Abortable, operation, "OFFSET_METADATA_TOO_LARGE", message));
         }
         let committed = |offset: &OffsetCommit| crate::broker::Committed {
             next: offset.next,
             metadata: offset.metadata.clone(),
         };
         let offsets = offsets.iter().map(|offset| ((topic.to_owned(), offset.partition), committed(offset)));
-        self.coordinator.add_offsets(identity, group, offsets.collect(), self.now);
-        Ok(())
+        Ok((group.clone(), offsets.collect()))
     }
 
     /// Whether the producer may still act.
@@ -338,12 +394,18 @@ pub(super) fn unknown_partition(topic: &str, partition: Partition, operation: &'
     error(Class::Refused, operation, "UNKNOWN_TOPIC_OR_PARTITION", message)
 }
 
-fn refused_token(reason: NoMember, group: &str, member: u64, generation: u64) -> BrokerError {
+fn refused_token(
+    reason: NoMember,
+    operation: &'static str,
+    group: &str,
+    member: u64,
+    generation: u64,
+) -> BrokerError {
     let (code, message) = match reason {
         NoMember::Unknown => ("UNKNOWN_MEMBER_ID", format!("group {group:?} has no member {member}")),
         NoMember::StaleGeneration => {
             ("ILLEGAL_GENERATION", format!("group {group:?} has moved on from generation {generation}"))
         }
     };
-    error(Class::Abortable, "add offsets to the transaction", code, message)
+    error(Class::Abortable, operation, code, message)
 }

@@ -8,7 +8,7 @@ use crate::broker::Class;
 /// A step of the protocol that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Making a transactional producer.
+    /// Making a producer of the engine's.
     Init,
     /// [`Producer::begin`](crate::broker::Producer::begin).
     Begin,
@@ -18,6 +18,8 @@ pub enum Step {
     Drain,
     /// [`Producer::send_offsets`](crate::broker::Producer::send_offsets).
     SendOffsets,
+    /// [`Ownership::commit`](crate::broker::Ownership::commit).
+    CommitOffsets,
     /// [`Producer::commit`](crate::broker::Producer::commit).
     Commit,
     /// [`Producer::abort`](crate::broker::Producer::abort).

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{
-    BrokerError, Committed, GroupEvent, GroupToken, Member, Ownership, PollEnd, PollLimit, Polled, Queue,
-    Waker,
+    BrokerError, Class, Committed, GroupEvent, GroupToken, LogRange, Look, Member, OffsetCommit, Ownership,
+    PollEnd, PollLimit, Polled, Queue, TopicSeen, Waker,
 };
 use crate::lease::{Lease, NextOffset, Partition};
 
 use super::client::{Client, left};
 use super::cluster::{ClientId, Shared, unknown_partition};
+use super::faults::Step;
+use super::producer::operation;
 
 /// Dropped without [`Member::leave`], it is a member whose process has died: the group waits for it until its session is over.
 pub(super) struct SimulatedMember {
@@ -70,14 +72,17 @@ impl Member for SimulatedMember {
         self.shared.step(|cluster| cluster.committed(self.id, partitions))
     }
 
-    fn log_range(&mut self, partition: Partition) -> Result<(NextOffset, NextOffset), BrokerError> {
-        const OPERATION: &str = "ask for the range of the log";
+    fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
+        const OPERATION: &str = "ask for the ranges of logs";
         self.shared.step(|cluster| {
             let topic = &cluster.clients.get(&self.id).ok_or_else(|| left(OPERATION))?.topic;
-            let log = cluster
-                .log(topic, partition)
-                .ok_or_else(|| unknown_partition(topic, partition, OPERATION))?;
-            Ok((NextOffset(log.start()), NextOffset(log.stable_end())))
+            let range = |partition: &Partition| {
+                let log = cluster
+                    .log(topic, *partition)
+                    .ok_or_else(|| unknown_partition(topic, *partition, OPERATION))?;
+                Ok(LogRange { first: NextOffset(log.start()), end: NextOffset(log.stable_end()) })
+            };
+            partitions.iter().map(range).collect()
         })
     }
 
@@ -130,5 +135,39 @@ impl Ownership for SimulatedOwnership {
         self.shared.step(|cluster| {
             cluster.clients.get(&self.id).ok_or_else(|| left("prove membership of the group"))?.token()
         })
+    }
+
+    fn commit(&self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+        // As with a real client: who has left may not commit, and that is no reason to stop for.
+        let token = self.token().map_err(|error| BrokerError { class: Class::Abortable, ..error })?;
+        self.shared.step(|cluster| {
+            let topic = cluster.clients.get(&self.id).ok_or_else(|| left(operation(Step::CommitOffsets)))?;
+            let topic = topic.topic.clone();
+            cluster.commit_offsets(&topic, offsets, &token)
+        })
+    }
+
+    fn look(&self) -> Box<dyn Look> {
+        let seen = self.shared.step(|cluster| {
+            let topic = &cluster.clients.get(&self.id).ok_or_else(|| left("look at the topic"))?.topic;
+            Ok(cluster.topics.get(topic).map_or(TopicSeen::Gone, |topic| TopicSeen::There(Some(topic.id))))
+        });
+        Box::new(Seen(Some(seen)))
+    }
+
+    fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        self.shared.step(|cluster| {
+            let client = cluster.clients.get(&self.id).ok_or_else(|| left("read the committed offsets"))?;
+            cluster.committed_by(&client.group, &client.topic, partitions)
+        })
+    }
+}
+
+/// A look that has been answered already.
+struct Seen(Option<Result<TopicSeen, BrokerError>>);
+
+impl Look for Seen {
+    fn seen(&mut self, _: Duration) -> Option<Result<TopicSeen, BrokerError>> {
+        self.0.take()
     }
 }

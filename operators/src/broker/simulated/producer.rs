@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, Producer};
-use crate::lease::Partition;
-use crate::partitioner::partition_for_key;
-use crate::records::{RecordView, Records};
+use crate::records::RecordView;
 
 use super::Process;
-use super::cluster::{Cluster, Shared, check_size, error, unknown_partition};
+use super::cluster::{Cluster, Shared, error};
 use super::faults::{Fault, Step};
-use super::log::{End, copy_record};
+use super::local_queue::LocalQueue;
+use super::log::End;
 use super::transactions::Identity;
 
 /// Dropped with a transaction open, it leaves it open: until the next producer of its id, or until its time is over.
@@ -38,21 +37,6 @@ enum State {
     MustAbort(BrokerError),
     /// Nothing may follow.
     Dead(BrokerError),
-}
-
-/// Records handed over that are not in the log yet.
-#[derive(Default)]
-struct LocalQueue {
-    records: Records,
-    targets: Vec<Target>,
-    /// Those before this index are in the log.
-    sent: usize,
-}
-
-struct Target {
-    topic: Arc<str>,
-    partition: Partition,
-    created: i64,
 }
 
 impl SimulatedProducer {
@@ -111,7 +95,7 @@ impl Producer for SimulatedProducer {
         let client = &mut self.client;
         self.shared.step(|cluster| {
             client.call(cluster, Step::Send, |client, cluster| {
-                client.enqueue(cluster, topic, partition, record)
+                client.queue.push(cluster, client.message_bytes_max, topic, partition, record)
             })
         })
     }
@@ -221,62 +205,27 @@ impl Client {
         error
     }
 
-    fn enqueue(
-        &mut self,
-        cluster: &mut Cluster,
-        topic: &str,
-        partition: Option<i32>,
-        record: RecordView<'_>,
-    ) -> Result<(), BrokerError> {
-        let operation = operation(Step::Send);
-        check_size(record, self.message_bytes_max, operation)?;
-        // The real producer asks for the topic's limit too, so that no record costs a transaction.
-        cluster.check_topic_size(topic, record, operation)?;
-        if self.queue.targets.len() - self.queue.sent >= cluster.settings.queue_records_max {
-            let message = "the local queue is full; drain it and send the record again";
-            return Err(error(Class::QueueFull, operation, "QUEUE_FULL", message));
-        }
-        let partition = cluster.choose_partition(topic, partition, record.key(), operation)?;
-        let created = cluster.wall_millis();
-        self.queue.push(topic, partition, created, record);
-        Ok(())
-    }
-
     fn drain(&mut self, cluster: &mut Cluster) -> Result<bool, BrokerError> {
         self.admit(cluster, Step::Drain)?;
-        let waiting = u32::try_from(self.queue.targets.len() - self.queue.sent).unwrap_or(u32::MAX);
         let fault = cluster.faults.next(Step::Drain);
-        let sent = match fault {
-            // How far it came is left to the seed.
-            Some(Fault::Unfinished | Fault::Before(_)) if waiting > 0 => {
-                cluster.faults.random().below(waiting)
-            }
-            _ => waiting,
-        };
-        self.flush(cluster, usize::try_from(sent).unwrap_or(usize::MAX));
+        let sent = self.queue.sent_until(cluster, fault);
+        self.flush(cluster, sent);
         self.resume = None;
         match fault {
             Some(Fault::Before(class) | Fault::After(class)) => {
                 Err(self.fail(cluster, Step::Drain, simulated_fault(class, operation(Step::Drain))))
             }
-            _ => Ok(sent == waiting),
+            _ => Ok(self.queue.waiting() == 0),
         }
     }
 
     /// Appends the oldest records of the local queue to their partitions, `most` at most.
     fn flush(&mut self, cluster: &mut Cluster, most: usize) {
-        let queue = &mut self.queue;
-        let until = queue.sent.saturating_add(most).min(queue.targets.len());
-        for index in queue.sent..until {
-            let Target { topic, partition, created } = &queue.targets[index];
-            let record = queue.records.get(index);
-            cluster.coordinator.add_partition(&self.identity, topic, *partition, cluster.now);
-            cluster.append(topic, *partition, Some(self.identity.producer), *created, record);
-            queue.sent = index + 1;
-        }
-        if until == queue.targets.len() {
-            *queue = LocalQueue::default();
-        }
+        let identity = &self.identity;
+        self.queue.flush(cluster, most, |cluster, topic, partition, created, record| {
+            cluster.coordinator.add_partition(identity, topic, partition, cluster.now);
+            cluster.append(topic, partition, Some(identity.producer), created, record);
+        });
     }
 
     fn end(&mut self, cluster: &mut Cluster, end: End) {
@@ -287,51 +236,17 @@ impl Client {
     }
 }
 
-impl LocalQueue {
-    fn push(&mut self, topic: &str, partition: Partition, created: i64, record: RecordView<'_>) {
-        // A transaction writes to two topics or three, mostly to one: the name is shared with the record before.
-        let known = self.targets.iter().rev().take(4).find(|target| *target.topic == *topic);
-        let topic = known.map_or_else(|| Arc::from(topic), |target| Arc::clone(&target.topic));
-        copy_record(record, &mut self.records);
-        self.targets.push(Target { topic, partition, created });
-    }
-}
-
-impl Cluster {
-    /// The partition that was asked for, or else the key's, or else any.
-    pub(super) fn choose_partition(
-        &mut self,
-        topic: &str,
-        asked: Option<i32>,
-        key: Option<&[u8]>,
-        operation: &'static str,
-    ) -> Result<Partition, BrokerError> {
-        let count = self.topic(topic, operation)?.spec.partitions;
-        let partition = match (asked, key) {
-            (Some(partition), _) => Partition(partition),
-            (None, Some(key)) => partition_for_key(key, count),
-            (None, None) => {
-                let any = self.faults.random().below(count.unsigned_abs());
-                Partition(any.cast_signed())
-            }
-        };
-        match self.log(topic, partition) {
-            Some(_) => Ok(partition),
-            None => Err(unknown_partition(topic, partition, operation)),
-        }
-    }
-}
-
-fn simulated_fault(class: Class, operation: &'static str) -> BrokerError {
+pub(super) fn simulated_fault(class: Class, operation: &'static str) -> BrokerError {
     error(class, operation, "SIMULATED_FAULT", "the plan has it so")
 }
 
-fn operation(step: Step) -> &'static str {
+pub(super) fn operation(step: Step) -> &'static str {
     match step {
         Step::Begin => "begin a transaction",
         Step::Send => "send a record",
         Step::Drain => "wait for the records of the transaction",
         Step::SendOffsets => "add offsets to the transaction",
+        Step::CommitOffsets => "commit offsets",
         Step::Commit => "commit the transaction",
         Step::Abort => "abort the transaction",
         Step::Init => "make the transactional producer",

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::{
-    Class, GroupEvent, GroupToken, OffsetCommit, PollEnd, PollLimit, Polled, Queue, TopicSpec,
+    Class, GroupEvent, GroupToken, LogRange, OffsetCommit, PollEnd, PollLimit, Polled, Queue, TopicSpec,
 };
 use crate::clock::ManualClock;
 use crate::lease::{Lease, Term};
@@ -366,7 +366,8 @@ fn what_retention_takes_away_under_a_reader_is_told_once() {
     broker.delete_before("t", P, NextOffset(2));
     assert_eq!(poll(&mut *queue), (vec![], PollEnd::Empty));
     assert!(matches!(settle(&mut *member)[..], [GroupEvent::OutOfRange(P)]));
-    assert_eq!(member.log_range(P), Ok((NextOffset(2), NextOffset(3))));
+    let range = LogRange { first: NextOffset(2), end: NextOffset(3) };
+    assert_eq!(member.log_ranges(&[P]), Ok(vec![range]));
     assert_eq!(broker.records("t", P, Isolation::ReadCommitted).len(), 1);
 }
 

@@ -11,8 +11,8 @@ use crate::broker::{
 use crate::lease::{NextOffset, Offset, Partition};
 use crate::records::{RecordView, Records};
 
-use super::cluster::{Shared, Topic, check_size, error, unknown_partition};
-use super::log::{PartitionLog, copy_record};
+use super::cluster::{Shared, check_size, error, unknown_partition};
+use super::log::copy_record;
 
 /// How much of a log is copied at a time, so that nobody waits long for the lock.
 const CHUNK: PollLimit = PollLimit { records: 1000, bytes: 1 << 20 };
@@ -48,8 +48,7 @@ impl Admin for SimulatedAdmin {
     fn create(&mut self, topic: &TopicSpec) -> Result<(), BrokerError> {
         const OPERATION: &str = "create the topic";
         let name = &topic.name;
-        let partitions = usize::try_from(topic.partitions).unwrap_or(0);
-        if partitions == 0 || topic.replication < 1 {
+        if topic.partitions < 1 || topic.replication < 1 {
             let message = format!("topic {name:?} needs at least one partition and one copy of it");
             return Err(error(Class::Refused, OPERATION, "INVALID_PARTITIONS", message));
         }
@@ -58,9 +57,7 @@ impl Admin for SimulatedAdmin {
                 let message = format!("there is a topic {name:?} already");
                 return Err(error(Class::Refused, OPERATION, "TOPIC_ALREADY_EXISTS", message));
             }
-            let logs = std::iter::repeat_with(PartitionLog::default).take(partitions).collect();
-            cluster.topics.insert(name.clone(), Topic { spec: topic.clone(), logs });
-            cluster.history.note(format_args!("created {topic:?}"));
+            cluster.make_topic(topic.clone());
             Ok(())
         })
     }
@@ -72,6 +69,14 @@ impl Admin for SimulatedAdmin {
         partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError> {
         self.shared.step(|cluster| cluster.committed_by(group, topic, partitions))
+    }
+
+    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
+        const OPERATION: &str = "ask where a log begins";
+        self.shared.step(|cluster| {
+            let log = cluster.log(topic, partition);
+            Ok(Offset(log.ok_or_else(|| unknown_partition(topic, partition, OPERATION))?.start()))
+        })
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {

@@ -1,0 +1,172 @@
+//! Transactions of which an engine does not hear what became of them, or hears that it may not go on: each is survived by the process.
+//!
+//! The broker is one of these tests' own, with the proxy before it. It gives up idle transactional ids, and overdue transactions, soon.
+
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use super::engine::Engine;
+use super::own::OwnBroker;
+use super::proxy::{ADD_OFFSETS_TO_TXN, END_TXN, Line, Proxy, TXN_OFFSET_COMMIT, Trick};
+use super::rig::Rig;
+use super::wait::until;
+
+const PARTITIONS: usize = 4;
+
+/// After how long the broker forgets an idle transactional id, and how often it looks for some.
+const EXPIRY: Duration = Duration::from_secs(12);
+
+/// Shared by these tests. It ends with the process.
+static GROUND: LazyLock<(OwnBroker, Proxy)> = LazyLock::new(|| {
+    let proxy = Proxy::new(1);
+    let settings = [
+        &format!("transactional.id.expiration.ms={}", EXPIRY.as_millis()),
+        "transaction.remove.expired.transaction.cleanup.interval.ms=1000",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
+    ];
+    (OwnBroker::start_with(1, &settings, Some(&proxy)), proxy)
+});
+
+fn rig(stem: &str) -> Rig {
+    let (broker, proxy) = &*GROUND;
+    let partitions = i32::try_from(PARTITIONS).unwrap();
+    Rig::at(broker.bootstrap(), stem, partitions).through(proxy.bootstrap()).with_short_sessions()
+}
+
+fn proxy() -> &'static Proxy {
+    &GROUND.1
+}
+
+fn committed(engine: &Engine) -> u64 {
+    engine.count("tidemill_committed_records_total")
+}
+
+/// Waits until an engine has committed more.
+fn until_it_goes_on(engine: &mut Engine) {
+    let before = committed(engine);
+    engine.until_at_least("tidemill_committed_records_total", before + 50);
+}
+
+/// The load comes to its end, nothing is lost, and the process is the one that it was.
+fn assert_survived(rig: &Rig, mut engine: Engine, requests: u64) -> String {
+    engine.until_drained(PARTITIONS);
+    assert_eq!(rig.audit().requests, requests);
+    rig.until_committed();
+    engine.signal("TERM");
+    assert_eq!(engine.end().code(), Some(0), "it was the same process throughout");
+    engine.log()
+}
+
+/// The client library asks again by itself, and the engine does not even notice.
+#[test]
+fn a_commit_whose_answer_is_lost_with_its_connection_is_found_out() {
+    let rig = rig("answer-cut");
+    let mut engine = rig.engine("cut");
+    let load = rig.load(4_000, Some(100.0));
+    engine.until_at_least("tidemill_committed_records_total", 100);
+    for _ in 0..3 {
+        proxy().play("cut", END_TXN, 1, Trick::CutAnswer);
+        until("the answer to be cut off", || (proxy().left("cut") == 0).then_some(()));
+        until_it_goes_on(&mut engine);
+    }
+    load.hurry();
+    assert_survived(&rig, engine, 4_000);
+}
+
+/// The connection stays open and says nothing, and so does the next, on which the client library asks again. Then the transaction is
+/// overdue: the engine makes a new producer, and finds the committed offsets where the transaction would have left them.
+#[test]
+fn a_commit_whose_answer_never_comes_is_found_out_by_a_new_producer() {
+    let rig = rig("answer-swallowed");
+    let mut engine = rig.engine("swallowed");
+    let load = rig.load(4_000, Some(100.0));
+    engine.until_at_least("tidemill_committed_records_total", 100);
+    proxy().play("swallowed", END_TXN, 2, Trick::SwallowAnswer);
+    until("both answers to be swallowed", || (proxy().left("swallowed") == 0).then_some(()));
+    engine.until_at_least("tidemill_producer_rebuilds_total", 1);
+    until_it_goes_on(&mut engine);
+    load.hurry();
+    let log = assert_survived(&rig, engine, 4_000);
+    assert!(log.contains("the transaction of unknown outcome was committed"), "{log}");
+}
+
+/// The process is held while its transaction is open, until the broker has given the transaction up.
+#[test]
+fn a_transaction_that_the_broker_has_given_up_is_done_again() {
+    let rig = rig("given-up");
+    let mut engine = rig.engine("held");
+    let load = rig.load(4_000, Some(100.0));
+    engine.until_at_least("tidemill_committed_records_total", 100);
+    proxy().play("held", TXN_OFFSET_COMMIT, 1, Trick::SwallowAnswer);
+    until("the answer to be swallowed", || (proxy().left("held") == 0).then_some(()));
+    engine.signal("STOP");
+    // Over three seconds, the transaction's timeout; less than four, the session's, so that the partitions stay.
+    thread::sleep(Duration::from_millis(3_700));
+    engine.signal("CONT");
+    engine.until_at_least("tidemill_producer_rebuilds_total", 1);
+    until_it_goes_on(&mut engine);
+    load.hurry();
+    let log = assert_survived(&rig, engine, 4_000);
+    assert!(log.contains("the transaction had outlived its timeout"), "{log}");
+}
+
+/// Its session and its transaction are over by the time its connections work again.
+#[test]
+fn an_engine_whose_line_fails_for_longer_than_its_session_comes_back() {
+    let rig = rig("line");
+    let mut engine = rig.engine("line");
+    let load = rig.load(10_000, Some(100.0));
+    engine.until_at_least("tidemill_committed_records_total", 100);
+    for line in [Line::Held, Line::Cut, Line::HalfOpen] {
+        proxy().set("line", line);
+        thread::sleep(Duration::from_secs(6));
+        proxy().mend("line");
+        until_it_goes_on(&mut engine);
+    }
+    load.hurry();
+    assert_survived(&rig, engine, 10_000);
+}
+
+/// What coordinators say while they move, load, or still write the markers of the transaction before; and that they do not know the
+/// producer. 14, 15, 16: a coordinator loads, is not available, has moved. 51: concurrent transactions. 49: an unknown producer id.
+#[test]
+fn a_coordinator_that_refuses_for_a_while_is_asked_again() {
+    let rig = rig("refused");
+    let mut engine = rig.engine("refused");
+    let load = rig.load(10_000, Some(100.0));
+    engine.until_at_least("tidemill_committed_records_total", 100);
+    for (kind, code, times) in [
+        (ADD_OFFSETS_TO_TXN, 51, 5),
+        (END_TXN, 51, 5),
+        (ADD_OFFSETS_TO_TXN, 14, 3),
+        (END_TXN, 14, 3),
+        (END_TXN, 15, 3),
+        (ADD_OFFSETS_TO_TXN, 16, 3),
+        (END_TXN, 16, 3),
+        (END_TXN, 49, 1),
+    ] {
+        proxy().play("refused", kind, times, Trick::Refuse(code));
+        let what = format!("{kind} to be refused with {code}");
+        until(&what, || (proxy().left("refused") == 0).then_some(()));
+        until_it_goes_on(&mut engine);
+    }
+    load.hurry();
+    assert_survived(&rig, engine, 10_000);
+}
+
+/// The broker has forgotten the transactional id of an engine that had nothing to do. The first transaction after that is aborted, and
+/// with the abort the client library takes a new producer id.
+#[test]
+fn an_engine_whose_producer_id_has_expired_goes_on_with_a_new_one() {
+    let rig = rig("expired");
+    let mut engine = rig.engine("idle");
+    rig.load(200, None).finish();
+    engine.until_drained(PARTITIONS);
+    thread::sleep(EXPIRY + Duration::from_secs(3));
+    assert_eq!(engine.count("tidemill_aborts_total"), 0);
+    rig.load(400, None).finish();
+    engine.until_at_least("tidemill_aborts_total", 1);
+    let log = assert_survived(&rig, engine, 600);
+    assert!(log.contains("INVALID_PRODUCER_ID_MAPPING"), "{log}");
+}
