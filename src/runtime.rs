@@ -14,12 +14,13 @@ use operators::continuity::{Missing, Policy};
 use operators::dead_letter::Letterhead;
 use operators::fault::Fault;
 use operators::health::Health;
+use operators::journal::Journal;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
-use crate::config::{self, Config, OffsetsMissing, Order, ResultKey, batch_bytes_max};
+use crate::config::{self, Config, JournalFolder, OffsetsMissing, Order, ResultKey, batch_bytes_max};
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -103,7 +104,9 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
     let models = open_models(config, context)?;
     metrics.serve(&models.catalog);
     let topics = Topics::look(config, &*broker)?;
+    let journal = journal(config, &models, context)?;
     let engine = Engine {
+        journal,
         config: inference_config(config, &topics),
         models,
         broker,
@@ -113,6 +116,24 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
         wrap_device: None,
     };
     Ok(Prepared { engine, metrics, health })
+}
+
+/// The crash journal of this process: one folder for each group and topic.
+fn journal(config: &Config, models: &Models, context: &Context) -> Result<Option<Arc<Journal>>, CliError> {
+    let Some(JournalFolder { path, required }) = &config.journal else { return Ok(None) };
+    let topic = &config.topics.requests.name;
+    let folder = path.join(&config.kafka.group).join(topic);
+    let served = models.files.keys().filter_map(|model| models.catalog.served(*model));
+    let rows_max = served.map(|served| served.batch.size_max).max().unwrap_or(1);
+    match Journal::open(&folder, topic, rows_max, context.clock.wall_micros() / 1_000_000) {
+        Ok(journal) => Ok(Some(Arc::new(journal))),
+        Err(error) if *required => Err(CliError::failed(Exit::Unusable, error.to_string())
+            .with_help("set `journal.dir` to a folder that can be written, or to \"\" for no journal")),
+        Err(error) => {
+            tracing::warn!(%error, "no crash journal: a record that brings the process down does so for ever");
+            Ok(None)
+        }
+    }
 }
 
 /// The topics as they are.

@@ -26,6 +26,7 @@ use operators::execute::Executor;
 use operators::fault::Fault;
 use operators::group::Group;
 use operators::health::Health;
+use operators::journal::Journal;
 use operators::observe::Observer;
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -73,6 +74,8 @@ pub struct Engine {
     pub broker: Arc<dyn Broker>,
     /// Whether it is ready.
     pub health: Arc<Health>,
+    /// Where it is written down what is in the model, if anywhere.
+    pub journal: Option<Arc<Journal>>,
     /// Who hears about it.
     pub observer: Arc<dyn Observer>,
     /// The time.
@@ -92,12 +95,9 @@ impl Engine {
         self.health.set_unready(LOADING, "the models are being opened");
         let outlet = Outlet::new(config.delivery, &*self.broker, &config.transactional_id)?;
         let member = self.broker.member(&config.group, &config.requests)?;
-        let shared = Shared::new(
-            &config,
-            Arc::clone(&self.health),
-            Arc::clone(&self.observer),
-            Arc::clone(&self.clock),
-        );
+        let (health, observer) = (Arc::clone(&self.health), Arc::clone(&self.observer));
+        let shared = Shared::new(&config, health, observer, Arc::clone(&self.clock));
+        let shared = Shared { journal: self.journal.clone(), ..shared };
         let halt = Arc::new(AtomicBool::new(false));
         let workers = self.start_workers(&config, &shared, &halt);
         let mut group = Group::new(shared.group_parts(&config), member);
@@ -122,6 +122,9 @@ impl Engine {
         join(transactions, "transactions");
         shared.ports.wake_all();
         drop(workers); // joins the workers
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
         let fault = shared.faults.get().cloned();
         if let Some(fault) = &fault {
             self.health.record_fault(fault.to_string());

@@ -30,6 +30,7 @@ use operators::group::GroupParts;
 use operators::health::Health;
 use operators::holdings::Holdings;
 use operators::infer::{Infer, InferParts};
+use operators::journal::Journal;
 use operators::letters::Letters;
 use operators::model::{Backend, ModelFile};
 use operators::observe::Observer;
@@ -137,6 +138,8 @@ pub struct Shared {
     pub faults: Arc<Faults>,
     /// Whether the process is ready.
     pub health: Arc<Health>,
+    /// Where it is written down what is in the model, if anywhere.
+    pub journal: Option<Arc<Journal>>,
     /// Who hears about all this.
     pub observer: Arc<dyn Observer>,
     /// The time.
@@ -167,6 +170,7 @@ impl Shared {
             progress: Arc::default(),
             faults: Arc::new(Faults::new()),
             health,
+            journal: None,
             observer,
             clock,
         }
@@ -214,6 +218,7 @@ impl Shared {
             topic: config.requests.as_str().into(),
             result_bytes_max: config.result_bytes_max,
             result_key_is_request_key: config.result_key_is_request_key,
+            journal: self.journal.clone(),
             observer: Arc::clone(&self.observer),
             clock: Arc::clone(&self.clock),
         }
@@ -250,6 +255,7 @@ pub fn build(
     let infer_parts = InferParts {
         catalog: Arc::clone(&models.catalog),
         letters: shared.letters(config),
+        journal: shared.journal.clone(),
         health: Arc::clone(&shared.health),
         observer: Arc::clone(&shared.observer),
         clock: Arc::clone(&shared.clock),

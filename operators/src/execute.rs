@@ -21,6 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::device::{Batch, Executed, Left};
+use crate::journal::{Journal, Name, Slot};
 use crate::letters::Letters;
 use crate::model::{Backend, Model, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
@@ -45,6 +46,8 @@ pub struct ExecuteParts {
     pub result_key_is_request_key: bool,
     /// Whom to tell.
     pub observer: Arc<dyn Observer>,
+    /// Where what runs is written down, if anywhere.
+    pub journal: Option<Arc<Journal>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -63,6 +66,7 @@ struct Sessions {
     files: Arc<BTreeMap<ModelIndex, ModelFile>>,
     clock: Arc<dyn Clock>,
     watch: Arc<Watch>,
+    slot: Option<Slot>,
     open: BTreeMap<ModelIndex, Box<dyn Model>>,
     input: Vec<f32>,
     output: Vec<f32>,
@@ -83,6 +87,7 @@ impl Executor {
             files: Arc::clone(&parts.files),
             clock: Arc::clone(&parts.clock),
             watch: Arc::default(),
+            slot: parts.journal.as_ref().map(Journal::slot),
             open: BTreeMap::new(),
             input: Vec::new(),
             output: Vec::new(),
@@ -107,6 +112,18 @@ impl Executor {
     /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken. `None` if the executor was given
     /// up meanwhile: then nobody waits for this batch, and the executor is not to be used again.
     pub fn execute(&mut self, batch: &Batch) -> Option<Executed> {
+        let executed = self.run(batch);
+        // Not before: what can crash with a row is not the model alone.
+        if let Some(slot) = &mut self.sessions.slot {
+            slot.clear();
+        }
+        if let Some(journal) = &self.parts.journal {
+            journal.returned(batch.each_row().map(|(block, row, _)| Name::of(block, row)));
+        }
+        executed
+    }
+
+    fn run(&mut self, batch: &Batch) -> Option<Executed> {
         let started = self.parts.clock.now();
         let mut book = Book::new(&self.parts, batch, started, self.usual);
         let mut calls = Calls::default();
@@ -194,8 +211,14 @@ impl Sessions {
     }
 
     fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), Failed> {
+        // Nobody's record is to blame for what happens when a model is opened.
+        self.open(batch.model).map_err(Failed::Run)?;
         self.input.clear();
-        for run in batch.cut(range.clone()) {
+        let runs = batch.cut(range.clone());
+        if let Some(slot) = &mut self.slot {
+            slot.write(runs.iter().flat_map(|run| run.rows.clone().map(|row| Name::of(&run.block, row))));
+        }
+        for run in runs {
             self.input.extend_from_slice(run.block.values(run.rows));
         }
         self.call(batch, Running::Rows(batch.id), range.len(), calls)

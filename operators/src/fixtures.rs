@@ -215,6 +215,7 @@ pub(crate) fn execute_parts(
         topic: "requests".into(),
         result_bytes_max: 4_096,
         result_key_is_request_key: false,
+        journal: None,
         observer: Arc::clone(observer) as Arc<dyn Observer>,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
     }

@@ -14,6 +14,8 @@
 //! A device that fails on a row known to be good is *broken*: what was left of the batch waits, nothing more is submitted, and the batch
 //! is tried again after a pause that doubles. Broken devices make no dead letters.
 //!
+//! A record that was in flight at two crashes of a process runs with nothing beside it on the device; at three it is a dead letter.
+//!
 //! A row that is past the deadline of its model ends as a dead letter, whether it waits or runs. What the device says of it after that
 //! is dropped here. A run that does not return is ended by the device; the rows of its batch then run one by one.
 
@@ -35,6 +37,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::health::Health;
+use crate::journal::Journal;
 use crate::letters::Letters;
 use crate::observe::Observer;
 use crate::outcome::Outcomes;
@@ -46,6 +49,8 @@ pub struct InferParts {
     pub catalog: Arc<Catalog>,
     /// How rows end that the device gives no outcome for; while their breaker holds, nothing is submitted.
     pub letters: Letters,
+    /// What tells which records were in flight when a process died, if anything does.
+    pub journal: Option<Arc<Journal>>,
     /// Where a broken device is told.
     pub health: Arc<Health>,
     /// Whom to tell how many rows wait.
@@ -94,6 +99,7 @@ impl<'scope> Infer<'scope> for StreamVec<'scope, u64, Arc<Block>> {
                     output.session(capability).give(Arc::new(outcomes));
                 };
                 scheduler.finished(&mut give);
+                scheduler.end_condemned(&mut give);
                 scheduler.expire(&mut give);
                 alarm.set(scheduler.submit(frontier.is_empty()));
             }

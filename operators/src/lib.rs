@@ -30,6 +30,7 @@ pub mod group;
 pub mod health;
 pub mod holdings;
 pub mod infer;
+pub mod journal;
 pub mod lease;
 pub mod ledger;
 pub mod letters;

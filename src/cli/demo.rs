@@ -80,7 +80,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let config = configure(args, context)?;
     abort_on_panic();
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals(|| ())?;
     let broker: Arc<dyn Broker> = match args.broker {
         BrokerArg::Simulated => {
             Arc::new(SimulatedBroker::new(Arc::clone(&context.clock), args.seed).blocking(true))

@@ -1,11 +1,12 @@
 //! `tidemill run`: serves models.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use dataflows::engine::Stop;
 use operators::continuity::{AcceptedLoss, Policy};
+use operators::journal::Journal;
 use operators::lease::{NextOffset, Partition};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -82,11 +83,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     }
     let accepted = accepted(args, &config.topics.requests.name)?;
     abort_on_panic();
-    let stop = stop_on_signals()?;
+    let journal = Arc::new(OnceLock::<Arc<Journal>>::new());
+    let kept = Arc::clone(&journal);
+    // What it has in flight is not to blame.
+    let stop = stop_on_signals(move || kept.get().into_iter().for_each(|journal| journal.close()))?;
     let broker = context.surroundings().broker(&config)?;
     let mut prepared = prepare(&config, context, broker)?;
     let missing = prepared.engine.config.policy.missing;
     prepared.engine.config.policy = Arc::new(Policy { missing, accepted });
+    if let Some(kept) = &prepared.engine.journal {
+        journal.get_or_init(|| Arc::clone(kept));
+    }
     let server = config
         .http_address
         .as_deref()
@@ -115,8 +122,8 @@ pub(super) fn abort_on_panic() {
     }));
 }
 
-/// The first signal asks for a graceful stop; the second ends the process where it stands.
-pub(super) fn stop_on_signals() -> Result<Stop, CliError> {
+/// The first signal asks for a graceful stop; the second ends the process where it stands, after `at_once`.
+pub(super) fn stop_on_signals(at_once: impl Fn() + Send + 'static) -> Result<Stop, CliError> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| CliError::failed(Exit::Failed, format!("could not listen for signals: {error}")))?;
     let stop = Stop::new();
@@ -125,6 +132,7 @@ pub(super) fn stop_on_signals() -> Result<Stop, CliError> {
         for signal in signals.forever() {
             if asked.is_asked() {
                 tracing::warn!(signal, "stopped at once; what was not committed is done again");
+                at_once();
                 signal_hook::low_level::exit(128 + signal);
             }
             tracing::info!(signal, "asked to stop");

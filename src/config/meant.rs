@@ -46,6 +46,8 @@ pub struct Config {
     pub outcome_deadline: Duration,
     /// The dead letters of a minute for which no sender is to blame, at most.
     pub dead_letters_per_minute_max: Option<u32>,
+    /// Where it is written down what is in the models; `None` for nowhere.
+    pub journal: Option<JournalFolder>,
     /// The key of results.
     pub results_key: ResultKey,
     /// Where reading starts.
@@ -167,6 +169,15 @@ pub struct Offsets {
     pub missing: OffsetsMissing,
     /// In one whose committed offset is no longer in the log.
     pub out_of_range: OffsetsOutOfRange,
+}
+
+/// The folder of the crash journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether it was asked for, so that a process does not start without it.
+    pub required: bool,
 }
 
 /// The folder of models, and what is particular to each.
@@ -314,6 +325,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         records_deadline: written.records.deadline.0,
         outcome_deadline: written.outcome.deadline.0,
         dead_letters_per_minute_max: written.dead_letters.per_minute_max.0,
+        journal: journal(written.journal.dir, machine),
         results_key: written.results.key,
         offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
         stop_drain_timeout: written.stop.drain_timeout.0,
@@ -374,6 +386,24 @@ fn engine_cache(written: PathBuf, machine: &Machine) -> Option<PathBuf> {
     cache.map(|cache| cache.join("tidemill").join("engines"))
 }
 
+/// The folder that is meant: `auto` is that of the service, or of the user; nothing is no folder.
+fn journal(written: PathBuf, machine: &Machine) -> Option<JournalFolder> {
+    if written.as_os_str() != "auto" {
+        let named = Some(written).filter(|path| !path.as_os_str().is_empty());
+        return named.map(|path| JournalFolder { path, required: true });
+    }
+    let named =
+        |name: &str| machine.environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // systemd may name several, separated by colons.
+    let service = machine.environment.get("STATE_DIRECTORY").and_then(|folders| folders.split(':').next());
+    let service =
+        service.map(PathBuf::from).filter(|path| path.is_absolute()).map(|path| path.join("journal"));
+    let user =
+        || named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local").join("state")));
+    let path = service.or_else(|| user().map(|state| state.join("tidemill").join("journal")));
+    path.map(|path| JournalFolder { path, required: false })
+}
+
 fn resolve(
     kind: &str,
     properties: BTreeMap<String, Property>,
@@ -422,6 +452,25 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_journal_is_kept_where_the_service_or_the_user_keeps_state() {
+        let found = |written: &str, environment: &[(&str, &str)]| {
+            let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            let machine = Machine { environment: environment.collect(), ..Machine::default() };
+            journal(written.into(), &machine)
+                .map(|folder| (folder.path.display().to_string(), folder.required))
+        };
+        let of = |path: &str, required| Some((path.to_owned(), required));
+        let home = [("HOME", "/h")];
+        assert_eq!(found("auto", &home), of("/h/.local/state/tidemill/journal", false));
+        let state = [("HOME", "/h"), ("XDG_STATE_HOME", "/s")];
+        assert_eq!(found("auto", &state), of("/s/tidemill/journal", false));
+        let service = [("HOME", "/h"), ("STATE_DIRECTORY", "/var/lib/t:/var/lib/u")];
+        assert_eq!(found("auto", &service), of("/var/lib/t/journal", false));
+        assert_eq!((found("auto", &[]), found("", &home)), (None, None));
+        assert_eq!(found("j", &home), of("j", true));
+    }
 
     #[test]
     fn engines_are_kept_in_the_users_cache_unless_told_otherwise() {

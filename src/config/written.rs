@@ -25,6 +25,7 @@ pub(super) struct ConfigFile {
     pub(super) records: RecordsFile,
     pub(super) outcome: OutcomeFile,
     pub(super) dead_letters: DeadLettersFile,
+    pub(super) journal: JournalFile,
     pub(super) results: ResultsFile,
     pub(super) offsets: OffsetsFile,
     pub(super) stop: StopFile,
@@ -126,6 +127,12 @@ pub(super) struct OutcomeFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeadLettersFile {
     pub(super) per_minute_max: Bound,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JournalFile {
+    pub(super) dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]

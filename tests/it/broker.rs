@@ -8,6 +8,7 @@ mod fencing;
 mod fixed;
 mod fleet;
 mod group;
+mod killers;
 mod looks;
 mod nodes;
 mod offsets;

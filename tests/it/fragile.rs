@@ -74,6 +74,7 @@ fn case() {
         "onnx.executors=1",
         "outcome.deadline=2s",
         "onnx.run_max=off",
+        "journal.dir=",
         "stop.drain_timeout=2s",
         "log.filter=info",
     ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use timely::dataflow::operators::Capability;
 
-use super::under_way::UnderWay;
+use super::under_way::{UnderWay, ranges};
 use super::{BROKEN_DEVICE, InferParts};
 use crate::block::Block;
 use crate::catalog::{ModelIndex, Served};
@@ -14,6 +14,7 @@ use crate::clock::Moment;
 use crate::dead_letter::Reason;
 use crate::device::{Batch, Device, Executed, Left};
 use crate::fair::Fair;
+use crate::journal::{ALONE_AFTER, LETTER_AFTER, Name};
 use crate::letters::Ending;
 use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
@@ -36,6 +37,10 @@ pub(super) struct Scheduler {
     fair: Fair,
     /// Batches of a row each, which come before any window's.
     singles: VecDeque<UnderWay<Capability<u64>>>,
+    /// Rows that may bring the process down: each runs with nothing beside it, before anything else.
+    suspects: VecDeque<UnderWay<Capability<u64>>>,
+    /// Rows that have, as often as they may.
+    condemned: Vec<Run<Capability<u64>>>,
     under_way: BTreeMap<u64, UnderWay<Capability<u64>>>,
     next_id: u64,
     broken: Option<Broken>,
@@ -61,6 +66,8 @@ impl Scheduler {
             windows: BTreeMap::new(),
             fair: Fair::new(),
             singles: VecDeque::new(),
+            suspects: VecDeque::new(),
+            condemned: Vec::new(),
             under_way: BTreeMap::new(),
             next_id: 0,
             broken: None,
@@ -73,8 +80,40 @@ impl Scheduler {
         let served = self.parts.catalog.served(model).expect("decode makes blocks of served models only");
         let window = self.windows.entry(model).or_insert_with(|| Window::new(served.batch));
         let rows = 0..block.len();
-        window.push(block, rows, capability);
+        if let Some(journal) = self.parts.journal.as_ref().filter(|journal| journal.has_suspects()) {
+            let crashes: Vec<u32> = rows.clone().map(|row| journal.crashes(&Name::of(&block, row))).collect();
+            for rows in ranges(rows.clone(), |row| crashes[row] < ALONE_AFTER) {
+                window.push(Arc::clone(&block), rows, capability.clone());
+            }
+            for row in rows.filter(|row| crashes[*row] >= ALONE_AFTER) {
+                let run = Run { block: Arc::clone(&block), rows: row..row + 1, token: capability.clone() };
+                if crashes[row] >= LETTER_AFTER {
+                    self.condemned.push(run);
+                } else {
+                    let mut suspect = of_runs(served, model, vec![run], CloseReason::Retry);
+                    suspect.alone = true;
+                    self.suspects.push_back(suspect);
+                }
+            }
+        } else {
+            window.push(block, rows, capability);
+        }
         self.parts.observer.queued(model, window.rows());
+    }
+
+    /// Makes dead letters of what has brought the process down as often as it may.
+    pub(super) fn end_condemned(&mut self, give: &mut Give<'_>) {
+        for run in std::mem::take(&mut self.condemned) {
+            let served = self
+                .parts
+                .catalog
+                .served(run.block.model)
+                .expect("decode makes blocks of served models only");
+            let message = format!("it was being inferred when a process died, {LETTER_AFTER} times");
+            let ending =
+                Ending { served, reason: Reason::Crashed, message: &message, attempt: LETTER_AFTER + 1 };
+            self.end(&ending, vec![run], give);
+        }
     }
 
     /// Gives the outcomes of the batches that came back.
@@ -160,7 +199,9 @@ impl Scheduler {
         }
         batch.attempt += 1;
         batch.closed = CloseReason::Retry;
-        self.singles.extend(under_way.singly());
+        let alone = under_way.alone;
+        let queue = if alone { &mut self.suspects } else { &mut self.singles };
+        queue.extend(under_way.singly());
     }
 
     /// Ends the rows that are overdue. Nobody is blamed for the time in which the process took no work.
@@ -192,7 +233,8 @@ impl Scheduler {
                 overdue.push((Arc::clone(served), 1, runs));
             }
         }
-        for waiting in self.singles.iter_mut().chain(self.under_way.values_mut()) {
+        let waiting = self.singles.iter_mut().chain(&mut self.suspects);
+        for waiting in waiting.chain(self.under_way.values_mut()) {
             let served = Arc::clone(&waiting.batch.served);
             let Some(deadline) = served.limits.deadline else { continue };
             let runs = waiting.take_overdue(deadline, self.excused, now);
@@ -201,6 +243,7 @@ impl Scheduler {
             }
         }
         self.singles.retain(|single| !single.batch.runs.is_empty());
+        self.suspects.retain(|suspect| !suspect.batch.runs.is_empty());
         overdue
     }
 
@@ -224,9 +267,10 @@ impl Scheduler {
         let windows = self.windows.iter().filter_map(|(model, window)| {
             Some(window.overdue_at(self.parts.catalog.served(*model)?.limits.deadline?, self.excused))
         });
-        let batches = self.singles.iter().chain(self.under_way.values()).filter_map(|waiting| {
-            Some(waiting.overdue_at(waiting.batch.served.limits.deadline?, self.excused))
-        });
+        let batches =
+            self.singles.iter().chain(&self.suspects).chain(self.under_way.values()).filter_map(|waiting| {
+                Some(waiting.overdue_at(waiting.batch.served.limits.deadline?, self.excused))
+            });
         windows.chain(batches).min().unwrap_or(Moment::NEVER)
     }
 
@@ -237,6 +281,9 @@ impl Scheduler {
         }
         if let Some(again) = self.try_broken(now) {
             return again;
+        }
+        if self.waits_for_suspect() {
+            return Moment::NEVER; // a finished batch wakes the operator
         }
         while self.device.room() > 0 {
             if let Some(single) = self.singles.pop_front() {
@@ -257,6 +304,17 @@ impl Scheduler {
             return Moment::NEVER; // a finished batch wakes the operator
         }
         self.windows.values().map(Window::due).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// Submits a suspect once nothing else is on the device; tells whether others have to wait for one.
+    fn waits_for_suspect(&mut self) -> bool {
+        if let Some(first) = self.under_way.values().find(|batch| batch.booking.is_some()) {
+            return first.alone || !self.suspects.is_empty();
+        }
+        let suspect = self.suspects.pop_front();
+        let waits = suspect.is_some();
+        suspect.into_iter().for_each(|suspect| self.submit_one(suspect));
+        waits
     }
 
     /// Tries whether a broken device works again, if it is time to; returns when to look again while it is broken.
@@ -280,19 +338,10 @@ impl Scheduler {
     fn close(&mut self, model: ModelIndex, now: Moment) -> UnderWay<Capability<u64>> {
         let window = self.windows.get_mut(&model).expect("a ready model has a window");
         let closed = window.closes(now).unwrap_or(CloseReason::Drained);
-        let mut capabilities = BTreeMap::new();
-        let runs = window
-            .take()
-            .into_iter()
-            .map(|Run { block, rows, token }| {
-                let epoch = *token.time();
-                capabilities.entry(epoch).or_insert(token);
-                Run { block, rows, token: epoch }
-            })
-            .collect();
+        let runs = window.take();
         self.parts.observer.queued(model, window.rows());
-        let served = Arc::clone(self.parts.catalog.served(model).expect("a window is of a served model"));
-        UnderWay::new(Batch { id: 0, model, served, runs, closed, attempt: 1, hangs: 0 }, capabilities)
+        let served = self.parts.catalog.served(model).expect("a window is of a served model");
+        of_runs(served, model, runs, closed)
     }
 
     fn submit_one(&mut self, mut under_way: UnderWay<Capability<u64>>) {
@@ -303,4 +352,24 @@ impl Scheduler {
         self.device.submit(under_way.batch.clone());
         self.under_way.insert(id, under_way);
     }
+}
+
+/// A batch of these rows, not submitted yet.
+fn of_runs(
+    served: &Arc<Served>,
+    model: ModelIndex,
+    runs: Vec<Run<Capability<u64>>>,
+    closed: CloseReason,
+) -> UnderWay<Capability<u64>> {
+    let mut capabilities = BTreeMap::new();
+    let runs = runs
+        .into_iter()
+        .map(|Run { block, rows, token }| {
+            let epoch = *token.time();
+            capabilities.entry(epoch).or_insert(token);
+            Run { block, rows, token: epoch }
+        })
+        .collect();
+    let served = Arc::clone(served);
+    UnderWay::new(Batch { id: 0, model, served, runs, closed, attempt: 1, hangs: 0 }, capabilities)
 }

@@ -21,6 +21,8 @@ use crate::execute::Executor;
 use crate::fixtures::{
     Recorder, TestModels, Watched, block, execute_parts, lease, letters, models_within, on_a_worker,
 };
+use crate::journal::Name;
+use crate::lease::{Offset, Partition};
 use crate::model::simulated::{SimulatedBackend, SimulatedModel};
 use crate::observe::{CloseReason, Silent};
 
@@ -82,6 +84,16 @@ impl<'w> Rig<'w> {
 
     /// The same, with a deadline for each row.
     fn within(worker: &'w mut Worker, slots: usize, deadline: Option<Duration>) -> Self {
+        Self::after_crashes(worker, slots, deadline, None)
+    }
+
+    /// The same, with what a journal says of the records.
+    fn after_crashes(
+        worker: &'w mut Worker,
+        slots: usize,
+        deadline: Option<Duration>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
         let (clock, observer, alarms) = (Arc::new(ManualClock::new()), Arc::default(), Alarms::new());
         let backend = SimulatedBackend::new(["a", "b"].map(|id| SimulatedModel::new(id, 1, 1)));
         let batch = BatchPolicy { size_max: SIZE_MAX, delay_max: DELAY };
@@ -93,6 +105,7 @@ impl<'w> Rig<'w> {
         let parts = InferParts {
             catalog: Arc::clone(&models.catalog),
             letters: Letters { breaker: Arc::clone(&breaker), ..letters(&clock, &observer) },
+            journal,
             health: Arc::clone(&health),
             observer: Arc::clone(&observer) as Arc<dyn Observer>,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -416,6 +429,41 @@ fn a_batch_of_one_row_is_given_a_second_chance_when_it_hangs() {
         assert_eq!((rig.waiting(), rig.outcomes()), (vec![(0, 1)], vec![]));
         rig.run(0);
         assert_eq!((rig.outcomes(), rig.observer.seen().dead_letters), (vec![(0, 0, 0)], vec![]));
+    });
+}
+
+#[test]
+fn suspects_run_one_by_one_with_nothing_beside_them_and_those_of_three_crashes_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    // The rows of the second block: see `fixtures::block`.
+    let name = |offset: i64| Name { partition: Partition(1), offset: Offset(offset), millis: 1_000 + offset };
+    let crashes = [(name(0), 1), (name(1), 2), (name(2), 3), (name(3), 2)];
+    let journal = Journal::after_crashes(folder.path(), &crashes);
+    on_a_worker(|worker| {
+        let mut rig = Rig::after_crashes(worker, 2, None, Some(journal));
+        rig.push(0, SIZE_MAX, 0);
+        rig.push(0, SIZE_MAX, 1);
+        rig.push(0, SIZE_MAX, 2);
+        assert_eq!(
+            rig.waiting(),
+            [(0, SIZE_MAX)],
+            "what is on the device is finished first, and nothing follows"
+        );
+        assert_eq!(rig.outcomes(), [(1, 1, 2)], "the one that has died three times does not run");
+        rig.run(0);
+        for offset in [1, 3] {
+            assert_eq!(rig.waiting(), [(0, 1)]);
+            if offset == 1 {
+                rig.hang(0);
+                assert_eq!(rig.waiting(), [(0, 1)], "also when it is tried again");
+            }
+            rig.run(0);
+        }
+        assert_eq!(rig.waiting(), [(0, SIZE_MAX)]);
+        rig.later(DELAY);
+        rig.run_all();
+        assert_eq!(rig.outcomes().len(), 3 * SIZE_MAX);
+        assert_eq!(rig.observer.seen().dead_letters, [(Reason::Crashed, Stage::Infer)]);
     });
 }
 

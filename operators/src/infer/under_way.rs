@@ -22,6 +22,8 @@ pub(super) struct UnderWay<C> {
     pub(super) booking: Option<Booking>,
     /// The batch, without the rows that have ended.
     pub(super) batch: Batch,
+    /// Whether nothing may run beside it.
+    pub(super) alone: bool,
     tokens: BTreeMap<u64, C>,
     /// The rows that ended while the device had them.
     ended: BTreeSet<(Lease, Offset)>,
@@ -30,7 +32,7 @@ pub(super) struct UnderWay<C> {
 impl<C: Clone> UnderWay<C> {
     /// A batch of which nothing has ended. `tokens` holds one for each epoch in it.
     pub(super) fn new(batch: Batch, tokens: BTreeMap<u64, C>) -> Self {
-        Self { booking: None, batch, tokens, ended: BTreeSet::new() }
+        Self { booking: None, batch, alone: false, tokens, ended: BTreeSet::new() }
     }
 
     /// The right to send the outcomes of an epoch.
@@ -61,11 +63,11 @@ impl<C: Clone> UnderWay<C> {
 
     /// What is left of the batch, each row in a batch of its own.
     pub(super) fn singly(self) -> impl Iterator<Item = Self> {
-        let Self { batch, tokens, .. } = self;
+        let Self { batch, tokens, alone, .. } = self;
         let rows = (0..batch.rows()).map(move |row| Batch { runs: batch.cut(row..row + 1), ..batch.clone() });
         rows.map(move |batch| {
             let epoch = batch.runs[0].token;
-            Self::new(batch, BTreeMap::from([(epoch, tokens[&epoch].clone())]))
+            Self { alone, ..Self::new(batch, BTreeMap::from([(epoch, tokens[&epoch].clone())])) }
         })
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use operators::broker::kafka::{KafkaBroker, KafkaConfig};
 use operators::broker::{Broker, Isolation, TopicSpec};
 use operators::clock::{Clock, Moment, SystemClock};
+use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Partition};
 use operators::model::{ModelFile, store};
 use tempfile::TempDir;
@@ -143,6 +144,11 @@ impl Rig {
         format!("{}.dlq", self.name)
     }
 
+    /// The folder of its engines' crash journals.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
     pub(crate) fn group(&self) -> &str {
         &self.name
     }
@@ -177,6 +183,7 @@ impl Rig {
             "models.anomaly-32.output=score".to_owned(),
             format!("records.bytes_max={RECORD_BYTES_MAX}"),
             "http.address=127.0.0.1:0".to_owned(),
+            format!("journal.dir={}", self.journal().display()),
         ];
         for setting in ours.iter().chain(&self.settings) {
             command.args(["--set", setting]);
@@ -242,12 +249,24 @@ impl Rig {
         report
     }
 
+    /// The same, without running the models, where a good request may end for this reason.
+    pub(crate) fn audit_trusting(&self, reason: Reason) -> AuditReport {
+        let options = AuditOptions { infer: false, trusted: vec![reason], ..self.options() };
+        let report = self.report_with(&options);
+        assert!(report.clean(), "{report}");
+        report
+    }
+
     /// Waits until each request has its outcome, and audits.
     pub(crate) fn report(&self) -> AuditReport {
+        self.report_with(&self.options())
+    }
+
+    fn options(&self) -> AuditOptions {
         // There is none where a test sends by itself.
         let ack_log = self.ack_log();
         let ack_log = ack_log.exists().then_some(ack_log);
-        let options = AuditOptions {
+        AuditOptions {
             strict: true,
             group: Some(self.name.clone()),
             record_bytes_max: Some(RECORD_BYTES_MAX),
@@ -255,10 +274,13 @@ impl Rig {
             result_key: self.result_key(),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
-        };
+        }
+    }
+
+    fn report_with(&self, options: &AuditOptions) -> AuditReport {
         let mut oracle = OrtOracle::new(&library(), self.files()).unwrap();
         let clock = SystemClock::new();
-        audit(&*self.broker, &options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap()
+        audit(&*self.broker, options, &mut oracle, &mut Patience::new(&clock, PATIENCE)).unwrap()
     }
 
     /// Waits until the group has committed everything in the topic of requests: no commit is stuck.

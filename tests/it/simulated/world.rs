@@ -169,6 +169,7 @@ impl World {
             models: self.models.clone(),
             broker: Arc::new(self.broker.as_instance("process-0")),
             health: Arc::new(Health::new()),
+            journal: None,
             observer: Arc::clone(&self.seen) as Arc<_>,
             clock: Arc::clone(&self.clock) as Arc<_>,
             wrap_device: None,
