@@ -256,6 +256,14 @@ impl KafkaMember {
         self.shared.list(partitions)
     }
 
+    /// After a rebalance was answered: what stays goes on at once.
+    fn nudge(&self) {
+        let mut list = self.list(locked(&self.shared.assigned).iter().copied());
+        if list.count() > 0 && list.set_all_offsets(ListOffset::End).is_ok() {
+            native::nudge(self.consumer(), &list);
+        }
+    }
+
     /// The lane of a partition, split off now if it is its first time.
     fn lane(&mut self, partition: Partition, waker: Option<Waker>) -> Result<&Arc<Lane>, BrokerError> {
         if let Some(lane) = self.lanes.get(&partition) {
@@ -290,6 +298,7 @@ impl KafkaMember {
                 }
                 _ => return Some(event),
             };
+            self.nudge();
             if let Err(error) = answered {
                 return Some(GroupEvent::Failed(error::of("answer the group", &error)));
             }
@@ -405,6 +414,7 @@ impl Member for KafkaMember {
             return Err(error::of(OPERATION, &error));
         }
         locked(&self.shared.assigned).extend(&partitions);
+        self.nudge();
         // Nobody else tells a worker that was told of an empty queue, should something old still lie in it.
         for partition in partitions {
             self.lanes[&partition].queue().wake();
@@ -425,7 +435,9 @@ impl Member for KafkaMember {
             assigned.retain(|partition| !partitions.contains(partition));
         }
         let list = self.list(partitions.iter().copied());
-        self.consumer().incremental_unassign(&list).map_err(|error| error::of("give partitions back", &error))
+        let answered = self.consumer().incremental_unassign(&list);
+        self.nudge();
+        answered.map_err(|error| error::of("give partitions back", &error))
     }
 
     fn ownership(&self) -> Arc<dyn Ownership> {
