@@ -291,7 +291,7 @@ pub fn fault_error(fault: &Fault) -> CliError {
         }
         Fault::MetadataTooLarge => (
             Exit::Failed,
-            "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default, or `commit.order = \"partition\"`; nothing was lost",
+            "set the broker's `offset.metadata.max.bytes` to 4096, Kafka's default; nothing was lost",
         ),
         Fault::Unreconciled { .. } | Fault::ForeignCommit { .. } => (
             Exit::Failed,

@@ -128,7 +128,7 @@ pub enum Fault {
     },
     /// The broker refused offset metadata of a length that Kafka takes by default.
     #[error(
-        "the broker refused to store which requests have overtaken a straggler: the offset metadata is too large for it"
+        "the broker refused a commit: what goes with its offsets, at most 4096 bytes, is too large for it"
     )]
     MetadataTooLarge,
     /// The broker failed in a way that waiting does not mend.

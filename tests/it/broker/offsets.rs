@@ -6,6 +6,7 @@ use operators::broker::{Broker, Committed, GroupEvent, OffsetCommit};
 use operators::lease::{NextOffset, Partition};
 use operators::records::Records;
 
+use super::own::OwnBroker;
 use super::rig::Rig;
 use super::wait::{PATIENCE, until};
 
@@ -67,4 +68,19 @@ fn an_engine_whose_groups_metadata_is_another_programs_stops_and_commits_nothing
         engine.log()
     );
     assert_eq!((committed(&rig), engine.counted("commits")), (before, 0));
+}
+
+#[test]
+fn an_engine_whose_broker_takes_no_metadata_stops_and_says_what_to_set() {
+    let broker = OwnBroker::start_with(1, &["offset.metadata.max.bytes=4"], None);
+    let rig = Rig::at(broker.bootstrap(), "no-metadata", 1);
+    write(&rig, "bad", 10);
+    let mut engine = rig.engine("one");
+    assert_eq!(engine.end().code(), Some(1), "{}", engine.log());
+    assert!(
+        engine.log().contains("set the broker's `offset.metadata.max.bytes` to 4096"),
+        "{}",
+        engine.log()
+    );
+    assert_eq!((committed(&rig), engine.counted("commits")), (None, 0));
 }

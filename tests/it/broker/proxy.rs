@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Kinds of requests, by Kafka's numbers: offsets are announced, a transaction is ended, and the offsets themselves.
+/// Kinds of requests, by Kafka's numbers: records, offsets are announced, a transaction is ended, and the offsets themselves.
+pub(crate) const PRODUCE: i16 = 0;
 pub(crate) const ADD_OFFSETS_TO_TXN: i16 = 25;
 pub(crate) const END_TXN: i16 = 26;
 pub(crate) const TXN_OFFSET_COMMIT: i16 = 28;

@@ -6,9 +6,14 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
+use operators::broker::kafka::{KafkaBroker, KafkaConfig};
+use operators::broker::{Broker, Class, Isolation, Producer};
+use operators::lease::Partition;
+use operators::records::Records;
+
 use super::engine::Engine;
 use super::own::OwnBroker;
-use super::proxy::{ADD_OFFSETS_TO_TXN, END_TXN, Line, Proxy, TXN_OFFSET_COMMIT, Trick};
+use super::proxy::{ADD_OFFSETS_TO_TXN, END_TXN, Line, PRODUCE, Proxy, TXN_OFFSET_COMMIT, Trick};
 use super::rig::Rig;
 use super::wait::until;
 
@@ -169,4 +174,64 @@ fn an_engine_whose_producer_id_has_expired_goes_on_with_a_new_one() {
     engine.until_at_least("tidemill_aborts_total", 1);
     let log = assert_survived(&rig, engine, 600);
     assert!(log.contains("INVALID_PRODUCER_ID_MAPPING"), "{log}");
+}
+
+/// Found by the campaign, on three nodes of which one was killed: a record that the broker has, and of which the client has not heard, is
+/// thrown away by an abort. librdkafka gave its sequence number to the next record of the partition, the broker took that one for a
+/// repetition, and both said that it was there.
+#[test]
+fn a_record_after_one_that_an_abort_has_thrown_away_is_not_taken_for_it() {
+    let rig = rig("thrown-away");
+    let mut config = KafkaConfig::new(proxy().bootstrap());
+    config.producer.insert("client.id".to_owned(), "thrown-away".to_owned());
+    let mut producer = KafkaBroker::new(config).unwrap().producer("thrown-away").unwrap();
+    send_one(&mut *producer, &rig, "before");
+    until("the first to be there", || producer.drain(Duration::from_millis(100)).unwrap().then_some(()));
+    producer.commit().unwrap();
+
+    proxy().play("thrown-away", PRODUCE, 1, Trick::SwallowAnswer);
+    send_one(&mut *producer, &rig, "aborted");
+    until("the answer to be swallowed", || (proxy().left("thrown-away") == 0).then_some(()));
+    let in_log = || seen(&rig, Isolation::ReadUncommitted).iter().any(|value| value == "aborted");
+    until("the broker to have the record", || in_log().then_some(()));
+    // The client hears that the connection is closed, and would send the record again if it could.
+    proxy().set("thrown-away", Line::Cut);
+    assert!(!producer.drain(Duration::from_secs(1)).unwrap());
+    let mended = thread::spawn(|| {
+        thread::sleep(Duration::from_secs(1));
+        proxy().mend("thrown-away");
+    });
+    until("the abort", || match producer.abort() {
+        Ok(()) => Some(()),
+        Err(error) => {
+            assert_eq!(error.class, Class::Retriable, "{error}");
+            None
+        }
+    });
+    mended.join().unwrap();
+
+    send_one(&mut *producer, &rig, "after");
+    until("the last to be there", || producer.drain(Duration::from_millis(100)).unwrap().then_some(()));
+    producer.commit().unwrap();
+    until("what was committed", || {
+        let seen = seen(&rig, Isolation::ReadCommitted);
+        (seen == ["before", "after"]).then_some(())
+    });
+}
+
+/// Begins a transaction with one result.
+fn send_one(producer: &mut dyn Producer, rig: &Rig, value: &str) {
+    producer.begin().unwrap();
+    let mut record = Records::default();
+    record.push(None, Some(value.as_bytes()));
+    producer.send(&rig.results(), Some(0), record.get(0)).unwrap();
+}
+
+fn seen(rig: &Rig, isolation: Isolation) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut keep = |found: operators::broker::LogRecord<'_>| {
+        values.push(String::from_utf8(found.record.value().unwrap_or_default().to_vec()).unwrap());
+    };
+    rig.broker.read(&rig.results(), Partition(0), isolation, &mut keep).unwrap();
+    values
 }

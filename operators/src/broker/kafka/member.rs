@@ -58,6 +58,8 @@ pub(super) struct GroupContext {
     /// The client's words for the error that comes next.
     reason: Mutex<String>,
     leaving: AtomicBool,
+    /// Whether a rebalance was told of that is not answered yet.
+    unanswered: AtomicBool,
     /// Raised when there is something for the member's own thread to do.
     work: Signal,
 }
@@ -118,6 +120,7 @@ impl ConsumerContext for GroupContext {
             }
             return;
         }
+        self.unanswered.store(true, Ordering::Release);
         let partitions: Vec<_> =
             partitions.elements().iter().map(|element| Partition(element.partition())).collect();
         self.push(match error {
@@ -256,6 +259,15 @@ impl KafkaMember {
         self.shared.list(partitions)
     }
 
+    /// A rebalance was answered: what stays goes on at once.
+    fn answered(&self) {
+        self.consumer().context().unanswered.store(false, Ordering::Release);
+        let mut list = self.list(locked(&self.shared.assigned).iter().copied());
+        if list.count() > 0 && list.set_all_offsets(ListOffset::End).is_ok() {
+            native::nudge(self.consumer(), &list);
+        }
+    }
+
     /// The lane of a partition, split off now if it is its first time.
     fn lane(&mut self, partition: Partition, waker: Option<Waker>) -> Result<&Arc<Lane>, BrokerError> {
         if let Some(lane) = self.lanes.get(&partition) {
@@ -290,6 +302,7 @@ impl KafkaMember {
                 }
                 _ => return Some(event),
             };
+            self.answered();
             if let Err(error) = answered {
                 return Some(GroupEvent::Failed(error::of("answer the group", &error)));
             }
@@ -405,6 +418,7 @@ impl Member for KafkaMember {
             return Err(error::of(OPERATION, &error));
         }
         locked(&self.shared.assigned).extend(&partitions);
+        self.answered();
         // Nobody else tells a worker that was told of an empty queue, should something old still lie in it.
         for partition in partitions {
             self.lanes[&partition].queue().wake();
@@ -425,7 +439,9 @@ impl Member for KafkaMember {
             assigned.retain(|partition| !partitions.contains(partition));
         }
         let list = self.list(partitions.iter().copied());
-        self.consumer().incremental_unassign(&list).map_err(|error| error::of("give partitions back", &error))
+        let answered = self.consumer().incremental_unassign(&list);
+        self.answered();
+        answered.map_err(|error| error::of("give partitions back", &error))
     }
 
     fn ownership(&self) -> Arc<dyn Ownership> {
@@ -443,9 +459,10 @@ impl Member for KafkaMember {
         for lane in self.lanes.values() {
             lane.close();
         }
-        // The answer to a rebalance that was told of and not answered; without one librdkafka says so, which is as well. It comes before
-        // the closing: see the callback.
-        if let Err(error) = self.consumer().unassign() {
+        // The answer to a rebalance that was told of comes before the closing: see the callback.
+        if self.consumer().context().unanswered.load(Ordering::Acquire)
+            && let Err(error) = self.consumer().unassign()
+        {
             tracing::debug!(%error, "there was nothing to give back");
         }
         self.consumer().close_queue().map_err(|error| error::of(OPERATION, &error))?;

@@ -3,12 +3,14 @@
 //! * Header names are bytes: the bindings panic on a name, or on offset metadata, that is not UTF-8, and any client may send one.
 //! * A queue of a partition is polled without an allocation for each record, and its waker can be replaced.
 //! * A record is produced through a cached handle of its topic, without a C string for each.
+//! * A question that wakes the threads that fetch.
 //! * Which topic bears a name now: its id, asked for without waiting.
 //! * The position of a single partition, the generation of a member, a commit with a bound, and a flush that returns as soon as it is
 //!   done.
 
 #![allow(unsafe_code, reason = "librdkafka is a C library; every block says why it is sound")]
 
+mod nudge;
 mod question;
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -25,6 +27,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka_sys as sys;
 
+pub(super) use self::nudge::nudge;
 pub(super) use self::question::TopicQuestion;
 use crate::broker::{RecordTime, Waker};
 use crate::lease::Offset;

@@ -173,8 +173,10 @@ pub(super) struct KafkaProducer {
     transaction_timeout: Duration,
     clock: SystemClock,
     begun: Option<Moment>,
-    /// Whether the broker has refused a record. Its sequence number is then missing in the partition, and librdkafka 2.12 finds that
-    /// out only by the failure of the next transaction with a record for it.
+    /// Whether a record was not delivered, and librdkafka 2.12 may be wrong about the next sequence number of its partition. Where the
+    /// broker has refused it, its number is missing, which is found out only by the failure of the next transaction with a record for
+    /// that partition. Where it was thrown away by an abort, its number is given to the next record; had it been sent, and the answer
+    /// been lost, the broker takes that one for a repetition, and both say that it is there when it is not.
     sequence_broken: bool,
 }
 
@@ -221,7 +223,7 @@ impl KafkaProducer {
     /// Why a record was not delivered, if one was not.
     fn failed_delivery(&mut self) -> Option<RDKafkaErrorCode> {
         let failure = self.sender.failed_delivery();
-        self.sequence_broken |= failure.is_some_and(|code| !thrown_away(code));
+        self.sequence_broken |= failure.is_some();
         failure
     }
 
@@ -360,7 +362,7 @@ impl Producer for KafkaProducer {
         result.map_err(|error| self.failed(OPERATION, &error))?;
         self.begun = None;
         if std::mem::take(&mut self.sequence_broken) {
-            tracing::info!("a new client takes over, because the broker had refused a record of the old one");
+            tracing::info!("a new client takes over, because not every record of the old one was delivered");
             self.limits.forget();
             self.sender = initialized(&self.client, self.start_up_max).map_err(|error| BrokerError {
                 class: Class::Fatal,
