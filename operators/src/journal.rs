@@ -291,10 +291,10 @@ fn bury(folder: &Path, topic: &str, suspects: &mut Suspects, seconds: i64) -> io
             // It died before it had written a word.
             Err(wire::Unreadable::Truncated) => dead.push(path),
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "passed over in the crash journal: it is of another topic")
+                tracing::warn!(path = %path.display(), "passed over in the crash journal: it is of another topic");
             }
             Err(reason) => {
-                tracing::warn!(path = %path.display(), %reason, "passed over in the crash journal")
+                tracing::warn!(path = %path.display(), %reason, "passed over in the crash journal");
             }
         }
     }

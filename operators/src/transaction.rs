@@ -21,10 +21,9 @@ use crate::clock::Moment;
 use crate::commit::round::{DRAIN_WAIT, METADATA_TOO_LARGE, Round, STRANGER_PATIENCE};
 use crate::commit::sight::Seen;
 use crate::commit::{CommitConfig, CommitParts, Committer, Pace};
-use crate::done::Done;
 use crate::fault::Fault;
 use crate::lease::Partition;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, MetadataError};
 use crate::outbox::Part;
 
 /// The transaction thread's state while it commits in transactions.
@@ -233,22 +232,27 @@ impl ExactlyOnce {
             Ok(committed) => committed,
             Err(error) => return self.again_later(error),
         };
-        let found = |part: &Part, committed: &Option<Committed>| match committed {
-            Some(Committed { next, metadata }) => Metadata::decode(*next, metadata).map(|found| found.done),
-            None => Ok(part.account.done()),
+        let topic = self.round.parts.tenure.topic();
+        let found = |committed: &Option<Committed>| {
+            committed.as_ref().map(|it| Metadata::decode(it.next, &it.metadata)).transpose()
         };
         let found: Vec<_> =
-            self.round.retained.iter().zip(&committed).map(|(part, it)| (part, found(part, it))).collect();
-        // A transaction may do no more than put a start on record: where nothing is on record it was not committed.
-        let is_recorded = committed.iter().all(Option::is_some);
-        if is_recorded && found.iter().all(|(part, done)| done.as_ref() == Ok(&part.done)) {
+            self.round.retained.iter().zip(&committed).map(|(part, it)| (part, found(it))).collect();
+        let is_ours = |(part, found): &(&Part, Result<Option<Metadata>, MetadataError>)| {
+            // One that was owed may do no more than put on record where a partition starts, or of which topic it is.
+            let is_whole = |found: &Metadata| !part.account.is_owed() || found.topic == topic;
+            matches!(found, Ok(Some(found)) if found.done == part.done && is_whole(found))
+        };
+        if found.iter().all(is_ours) {
             tracing::info!("the transaction of unknown outcome was committed");
             self.acknowledge();
             return Pace::Again;
         }
-        let is_strange = |(part, done): &(&Part, Result<Done, _>)| {
+        let is_strange = |(part, found): &(&Part, Result<Option<Metadata>, MetadataError>)| {
+            let is_known =
+                |found: &Option<Metadata>| found.as_ref().is_none_or(|it| it.done == part.account.done());
             // Where a commit is owed, what is on record is not what this process goes on from.
-            !part.account.is_owed() && done.as_ref() != Ok(&part.account.done())
+            !part.account.is_owed() && !found.as_ref().is_ok_and(is_known)
         };
         if let Some(place) = found.iter().position(is_strange) {
             let (part, at) = (found[place].0, committed[place].as_ref().map(|committed| committed.next));

@@ -10,9 +10,10 @@ use crate::broker::simulated::{
     Fault as BrokerFault, FaultPlan, FaultRule, OwnedRecord, SimulatedBroker, Step, When,
 };
 use crate::broker::{Broker, GroupEvent, Isolation, Member, OffsetCommit, TopicSeen};
-use crate::budget::{Budget, BudgetConfig, LeaseAccount};
+use crate::budget::{Budget, BudgetConfig, LeaseAccount, Record};
 use crate::clock::{Clock, ManualClock};
 use crate::commit::FAILING_COMMITS;
+use crate::done::Done;
 use crate::fixtures::{Recorder, broker, committed, lease, results};
 use crate::lease::NextOffset;
 use crate::lease::Offset;
@@ -515,6 +516,20 @@ fn each_commit_says_of_which_topic_it_is() {
     let committed = committed[0].as_ref().unwrap();
     let metadata = Metadata::decode(committed.next, &committed.metadata).unwrap();
     assert_eq!((metadata.topic, metadata.done), (rig.parts.tenure.topic(), Done::before(NextOffset(3))));
+}
+
+/// A transaction may hold nothing but the start of a partition, which is to be on record before anything is read.
+#[test]
+fn a_start_that_is_owed_is_put_on_record_though_the_first_commit_of_it_was_not_done() {
+    let mut rig = rig();
+    let account = rig.parts.budget.account(Partition(0), Done::before(NextOffset(0)), Record::Owed);
+    let account = Arc::new(account);
+    rig.lose(0);
+    rig.parts.tenure.lock().grant(lease(0, 2), Arc::clone(&account));
+    rig.fails(&[(Step::Commit, When::Nth(1), BrokerFault::Before(Class::Fatal))]);
+    rig.parts.outbox.offer(lease(0, 2), &account, NextOffset(0), []);
+    assert_eq!(rig.run(), Pace::Until(Moment::NEVER));
+    assert_eq!((committed(&rig.broker)[0], account.is_owed()), (Some(0), false));
 }
 
 /// A program that is no member commits, as Kafka lets it, and lets time go by.

@@ -47,7 +47,7 @@ impl Gate {
         state.begun += 1;
         state.held += 1;
         state.cancelled = false;
-        while !state.open && !(state.cancelled && self.heeds_cancel.load(Ordering::SeqCst)) {
+        while !(state.open || state.cancelled && self.heeds_cancel.load(Ordering::SeqCst)) {
             state = self.changed.wait(state).unwrap();
         }
         state.held -= 1;
