@@ -123,17 +123,6 @@ impl Journal {
         })
     }
 
-    /// A journal in `folder` of which these records were in flight at so many crashes.
-    #[cfg(test)]
-    pub(crate) fn after_crashes(folder: &Path, crashes: &[(Name, u32)]) -> Arc<Self> {
-        let journal = Self::open(folder, "requests", 64, 0).expect("a test has a folder");
-        for (name, times) in crashes {
-            (0..*times).for_each(|_| journal.suspects().crashed(&BTreeSet::from([*name]), 0));
-        }
-        journal.has_suspects.store(!crashes.is_empty(), Ordering::SeqCst);
-        Arc::new(journal)
-    }
-
     /// Whether any record was in flight at a crash and has not returned since.
     pub fn has_suspects(&self) -> bool {
         self.has_suspects.load(Ordering::SeqCst)
@@ -231,7 +220,7 @@ impl Drop for Slot {
     }
 }
 
-/// What every process of this folder has in flight at the moment, or had when it died.
+/// What the living processes of this folder have in flight at the moment.
 ///
 /// # Errors
 ///
@@ -239,11 +228,11 @@ impl Drop for Slot {
 pub fn in_flight(folder: &Path) -> io::Result<BTreeSet<Name>> {
     let mut names = BTreeSet::new();
     for path in files(folder)? {
-        if let Ok(found) =
-            fs::read(&path).map_err(|_| ()).and_then(|bytes| wire::decode(&bytes).map_err(|_| ()))
-        {
-            names.extend(found.names);
-        }
+        // One that ends meanwhile has nothing in flight any more.
+        let lives = File::open(&path)
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        let found = fs::read(&path).ok().filter(|_| lives).and_then(|bytes| wire::decode(&bytes).ok());
+        names.extend(found.into_iter().flat_map(|found| found.names));
     }
     Ok(names)
 }
@@ -291,7 +280,8 @@ fn bury(folder: &Path, topic: &str, suspects: &mut Suspects, seconds: i64) -> io
             // It died before it had written a word.
             Err(wire::Unreadable::Truncated) => dead.push(path),
             Ok(_) => {
-                tracing::warn!(path = %path.display(), "passed over in the crash journal: it is of another topic");
+                let reason = "it is of another topic";
+                tracing::warn!(path = %path.display(), reason, "passed over in the crash journal");
             }
             Err(reason) => {
                 tracing::warn!(path = %path.display(), %reason, "passed over in the crash journal");
@@ -314,6 +304,19 @@ fn new_file(folder: &Path) -> io::Result<(File, PathBuf)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    /// A journal in `folder` of which these records were in flight at so many crashes.
+    pub(crate) fn after_crashes(folder: &Path, crashes: &[(Name, u32)]) -> Arc<Self> {
+        let journal = Self::open(folder, "requests", 64, 0).expect("a test has a folder");
+        for (name, times) in crashes {
+            (0..*times).for_each(|_| journal.suspects().crashed(&BTreeSet::from([*name]), 0));
+        }
+        journal.has_suspects.store(!crashes.is_empty(), Ordering::SeqCst);
+        Arc::new(journal)
     }
 }
 
