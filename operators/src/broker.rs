@@ -291,6 +291,10 @@ pub trait Look: Send {
     fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>>;
 }
 
+/// The tag of a record that was written, and where it went or why not. There is no offset where the broker had the record already and its
+/// first answer was lost: it does not say again where.
+pub type Acknowledgement = (u64, Result<(Partition, Option<Offset>), BrokerError>);
+
 /// What bears the name of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicSeen {
@@ -526,8 +530,8 @@ pub trait Writer: Send {
         tag: u64,
     ) -> Result<(), BrokerError>;
 
-    /// Acknowledgements since the last call, in any order: the record's tag and where it went, or why not.
-    fn acknowledged(&mut self) -> Vec<(u64, Result<(Partition, Offset), BrokerError>)>;
+    /// Acknowledgements since the last call, in any order.
+    fn acknowledged(&mut self) -> Vec<Acknowledgement>;
 
     /// Waits up to `wait` until everything written is acknowledged or has failed; `false` if not.
     fn flush(&mut self, wait: Duration) -> bool;

@@ -16,7 +16,8 @@ use super::report::{FaultKind, Findings};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ack {
     partition: Partition,
-    offset: Offset,
+    /// `None` where the broker had the request already, and did not say again where.
+    offset: Option<Offset>,
     /// `None` where the producer sent a request that says none.
     request_id: Option<NamePrint>,
 }
@@ -25,7 +26,7 @@ pub(super) struct Ack {
 struct Line {
     topic: String,
     partition: Partition,
-    offset: Offset,
+    offset: Option<Offset>,
     request_id: Option<String>,
 }
 
@@ -59,13 +60,21 @@ pub(super) fn read(path: &Path, topic: &str) -> Result<Vec<Ack>, AuditError> {
 /// Finds each acknowledged request at its place.
 pub(super) fn check(acks: &[Ack], book: &Book, findings: &mut Findings) {
     for ack in acks {
-        if book.holds(ack.partition, ack.offset, ack.request_id) == Some(false) {
+        let Some(offset) = ack.offset else {
+            // One that says no id either could be any.
+            if ack.request_id.is_some_and(|id| !book.holds_somewhere(ack.partition, id)) {
+                let what = "acknowledged, and nowhere in its partition".to_owned();
+                findings.add(FaultKind::Missing, None, None, what);
+            }
+            continue;
+        };
+        if book.holds(ack.partition, offset, ack.request_id) == Some(false) {
             let what = "acknowledged, and not in the topic".to_owned();
-            findings.add(FaultKind::Missing, Some((ack.partition, ack.offset)), None, what);
+            findings.add(FaultKind::Missing, Some((ack.partition, offset)), None, what);
         }
-        if book.was_deleted_without_outcome(ack.partition, ack.offset) {
+        if book.was_deleted_without_outcome(ack.partition, offset) {
             let what = "acknowledged, and deleted from the topic without an outcome".to_owned();
-            findings.add(FaultKind::Lost, Some((ack.partition, ack.offset)), None, what);
+            findings.add(FaultKind::Lost, Some((ack.partition, offset)), None, what);
         }
     }
 }

@@ -214,6 +214,13 @@ impl Book {
         Some(place.is_ok_and(|place| request_id.is_none_or(|print| print == log.entries[place].request_id)))
     }
 
+    /// Whether a request with this id stands anywhere in this partition, or may have before part of it was deleted or left out.
+    pub(super) fn holds_somewhere(&self, partition: Partition, request_id: NamePrint) -> bool {
+        self.logs.get(&partition).is_some_and(|log| {
+            log.start > 0 || log.entries.iter().any(|entry| entry.request_id == request_id)
+        })
+    }
+
     /// Requests without an outcome.
     pub(super) fn open(&self) -> u64 {
         self.entries().filter(|entry| entry.outcomes() == 0).count() as u64

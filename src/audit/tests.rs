@@ -318,16 +318,27 @@ fn an_acknowledged_request_that_is_not_in_the_topic_is_found() {
     let report = run(&world, &audited);
     assert_eq!((faults(&report), report.acknowledged), ([0; 5], Some(400)));
 
+    // The broker had it already when it came again, and does not say again where.
+    let first = world.get("requests", (0, 0));
+    let id = Names::read(first.value.as_deref().unwrap_or_default()).request_id;
+    let line = serde_json::json!({ "topic": "requests", "partition": 0, "offset": null, "request_id": id });
+    writeln!(log, "{line}").unwrap();
+    let report = run(&world, &audited);
+    assert_eq!((faults(&report), report.acknowledged), ([0; 5], Some(401)));
+    writeln!(log, r#"{{"topic":"requests","partition":0,"offset":null,"request_id":"nowhere"}}"#).unwrap();
+    let report = run(&world, &audited);
+    assert_eq!((faults(&report), report.acknowledged), ([0, 0, 0, 0, 1], Some(402)));
+
     writeln!(log, r#"{{"topic":"requests","partition":1,"offset":100,"request_id":"gone"}}"#).unwrap();
     writeln!(log, r#"{{"topic":"requests","partition":0,"offset":0,"request_id":"another"}}"#).unwrap();
     write!(log, r#"{{"topic":"requests","parti"#).unwrap();
     let report = run(&world, &audited);
-    assert_eq!((faults(&report), report.acknowledged), ([0, 0, 0, 0, 2], Some(402)));
+    assert_eq!((faults(&report), report.acknowledged), ([0, 0, 0, 0, 3], Some(404)));
     assert!(!report.clean());
 
     writeln!(log, "tion").unwrap();
     let error = audit(&world, &audited, &mut oracle(), &mut Unwatched).unwrap_err();
-    assert!(error.to_string().contains("line 403"), "{error}");
+    assert!(error.to_string().contains("line 405"), "{error}");
 }
 
 #[test]

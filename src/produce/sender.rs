@@ -57,7 +57,8 @@ impl Tally {
 struct Acknowledgement<'a> {
     topic: &'a str,
     partition: Partition,
-    offset: Offset,
+    /// `null` where the broker does not say it.
+    offset: Option<Offset>,
     request_id: Option<&'a str>,
 }
 
@@ -152,7 +153,7 @@ impl<'a> Sender<'a> {
         self.ack_log.as_mut().map_or(Ok(()), Write::flush).map_err(ProduceError::AckLog)
     }
 
-    fn log(&mut self, tag: u64, partition: Partition, offset: Offset) -> std::io::Result<()> {
+    fn log(&mut self, tag: u64, partition: Partition, offset: Option<Offset>) -> std::io::Result<()> {
         let Some(log) = &mut self.ack_log else { return Ok(()) };
         let request_id = self.under_way.remove(&tag).flatten();
         let line =

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use operators::broker::{Class, Writer};
+use operators::broker::{Acknowledgement, Class, Writer};
 use operators::lease::{Offset, Partition};
 use operators::records::RecordView;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use crate::load::{BAD_KINDS, BadKind, LoadOptions};
 #[derive(Clone, Default)]
 struct FakeWriter {
     records: Arc<Mutex<Records>>,
-    pending: Vec<(u64, Result<(Partition, Offset), BrokerError>)>,
+    pending: Vec<Acknowledgement>,
     /// Refuses records of more bytes; 0 for none.
     bytes_max: usize,
     /// Breaks at the record with this tag.
@@ -51,12 +51,13 @@ impl Writer for FakeWriter {
         }
         if self.silent_at != Some(tag) {
             let place = i64::try_from(tag).unwrap();
-            self.pending.push((tag, Ok((Partition(i32::try_from(tag % 4).unwrap()), Offset(place / 4)))));
+            self.pending
+                .push((tag, Ok((Partition(i32::try_from(tag % 4).unwrap()), Some(Offset(place / 4))))));
         }
         Ok(())
     }
 
-    fn acknowledged(&mut self) -> Vec<(u64, Result<(Partition, Offset), BrokerError>)> {
+    fn acknowledged(&mut self) -> Vec<Acknowledgement> {
         let mut pending = std::mem::take(&mut self.pending);
         pending.reverse();
         pending

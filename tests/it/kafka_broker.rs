@@ -480,7 +480,7 @@ fn a_poll_obeys_its_limit_and_brings_at_least_one_record() {
         writer.acknowledged().into_iter().map(|(tag, to)| (tag, to.unwrap())).collect();
     acknowledged.sort_unstable();
     let expected: Vec<_> =
-        (0..10u8).map(|tag| (u64::from(tag), (Partition(0), Offset(tag.into())))).collect();
+        (0..10u8).map(|tag| (u64::from(tag), (Partition(0), Some(Offset(tag.into()))))).collect();
     assert_eq!(acknowledged, expected);
     let mut member = broker.member(&unique("group"), &topic).unwrap();
     let partitions = until("the assignment", || match member.poll(Duration::from_millis(100)) {

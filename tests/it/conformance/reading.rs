@@ -111,7 +111,7 @@ pub(crate) fn a_writer_is_told_where_its_records_went(subject: &Subject) {
     });
     places.sort_by_key(|(tag, _)| *tag);
     let expected = [(0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1)]
-        .map(|(tag, partition, offset)| (tag, Ok((Partition(partition), Offset(offset)))));
+        .map(|(tag, partition, offset)| (tag, Ok((Partition(partition), Some(Offset(offset))))));
     assert_eq!(places, expected);
     assert!(writer.acknowledged().is_empty());
 }

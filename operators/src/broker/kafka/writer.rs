@@ -7,8 +7,7 @@ use rdkafka::config::ClientConfig;
 use super::error;
 use super::native::{self, Destination, WhenFull};
 use super::producer::Sender;
-use crate::broker::{BrokerError, Writer};
-use crate::lease::{Offset, Partition};
+use crate::broker::{Acknowledgement, BrokerError, Writer};
 use crate::records::RecordView;
 
 /// A plain producer on librdkafka.
@@ -42,12 +41,14 @@ impl Writer for KafkaWriter {
         })
     }
 
-    fn acknowledged(&mut self) -> Vec<(u64, Result<(Partition, Offset), BrokerError>)> {
+    fn acknowledged(&mut self) -> Vec<Acknowledgement> {
         self.sender
             .deliveries()
             .into_iter()
             .map(|(tag, result)| {
-                (tag as u64, result.map_err(|code| error::by_code("deliver a record", code, "")))
+                let place = result
+                    .map(|(partition, offset)| (partition, Some(offset).filter(|offset| offset.0 >= 0)));
+                (tag as u64, place.map_err(|code| error::by_code("deliver a record", code, "")))
             })
             .collect()
     }

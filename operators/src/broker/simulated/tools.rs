@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{
-    Admin, BrokerError, Class, Committed, Isolation, LogRecord, PollEnd, PollLimit, RecordTime,
-    TopicDescription, TopicSpec, Writer,
+    Acknowledgement, Admin, BrokerError, Class, Committed, Isolation, LogRecord, PollEnd, PollLimit,
+    RecordTime, TopicDescription, TopicSpec, Writer,
 };
 use crate::lease::{NextOffset, Offset, Partition};
 use crate::records::{RecordView, Records};
@@ -88,7 +88,7 @@ impl Admin for SimulatedAdmin {
 pub(super) struct SimulatedWriter {
     shared: Arc<Shared>,
     message_bytes_max: usize,
-    acknowledged: Vec<(u64, Result<(Partition, Offset), BrokerError>)>,
+    acknowledged: Vec<Acknowledgement>,
 }
 
 impl SimulatedWriter {
@@ -114,11 +114,11 @@ impl Writer for SimulatedWriter {
             let fits = cluster.check_topic_size(topic, record, OPERATION);
             Ok(fits.map(|()| (partition, cluster.append(topic, partition, None, created, record))))
         })?;
-        self.acknowledged.push((tag, place));
+        self.acknowledged.push((tag, place.map(|(partition, offset)| (partition, Some(offset)))));
         Ok(())
     }
 
-    fn acknowledged(&mut self) -> Vec<(u64, Result<(Partition, Offset), BrokerError>)> {
+    fn acknowledged(&mut self) -> Vec<Acknowledgement> {
         std::mem::take(&mut self.acknowledged)
     }
 
