@@ -302,10 +302,10 @@ impl KafkaMember {
                 }
                 _ => return Some(event),
             };
-            self.answered();
             if let Err(error) = answered {
                 return Some(GroupEvent::Failed(error::of("answer the group", &error)));
             }
+            self.answered();
         }
     }
 
@@ -440,8 +440,9 @@ impl Member for KafkaMember {
         }
         let list = self.list(partitions.iter().copied());
         let answered = self.consumer().incremental_unassign(&list);
+        answered.map_err(|error| error::of("give partitions back", &error))?;
         self.answered();
-        answered.map_err(|error| error::of("give partitions back", &error))
+        Ok(())
     }
 
     fn ownership(&self) -> Arc<dyn Ownership> {
