@@ -51,9 +51,9 @@ impl Ground {
         Self { broker, proxy, models, nodes }
     }
 
-    /// Leaves what the broker has logged in a folder.
+    /// Leaves what the broker has logged, and what it knows of transactions and offsets, in a folder.
     pub(crate) fn copy_logs(&self, to: &Path) {
-        for (name, log) in self.broker.logs() {
+        for (name, log) in self.broker.logs().into_iter().chain(self.broker.own_topics()) {
             // There is none of a node that could not be started.
             drop(std::fs::copy(log, to.join(name)));
         }

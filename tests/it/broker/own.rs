@@ -134,6 +134,28 @@ impl OwnBroker {
         (0..self.nodes).map(log).collect()
     }
 
+    /// What its nodes keep of transactions and committed offsets: the segments of Kafka's own topics, each with a name.
+    pub(crate) fn own_topics(&self) -> Vec<(String, PathBuf)> {
+        let mut found = Vec::new();
+        for node in 0..self.nodes {
+            let Ok(data) = std::fs::read_to_string(self.folder(node).join("data")) else { continue };
+            // A node that could not be started may have no data.
+            let partitions = std::fs::read_dir(data.trim_end()).into_iter().flatten().flatten();
+            for partition in partitions {
+                let name = partition.file_name().to_string_lossy().into_owned();
+                if name.starts_with("__consumer_offsets-") || name.starts_with("__transaction_state-") {
+                    let segments = std::fs::read_dir(partition.path()).into_iter().flatten().flatten();
+                    let segments = segments.filter(|segment| segment.path().extension() == Some("log".as_ref()));
+                    found.extend(segments.map(|segment| {
+                        let file = segment.file_name().to_string_lossy().into_owned();
+                        (format!("node-{node}.{name}.{file}"), segment.path())
+                    }));
+                }
+            }
+        }
+        found
+    }
+
     fn run(&self, arguments: &[&str]) {
         let state: PathBuf = self.state.path().into();
         let output = script().args(arguments).arg("--state").arg(state).output().unwrap();
