@@ -26,6 +26,7 @@ mod plain;
 mod producer;
 mod queue;
 mod signal;
+mod told;
 mod writer;
 
 use std::sync::{Mutex, PoisonError};

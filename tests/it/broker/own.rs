@@ -145,7 +145,8 @@ impl OwnBroker {
                 let name = partition.file_name().to_string_lossy().into_owned();
                 if name.starts_with("__consumer_offsets-") || name.starts_with("__transaction_state-") {
                     let segments = std::fs::read_dir(partition.path()).into_iter().flatten().flatten();
-                    let segments = segments.filter(|segment| segment.path().extension() == Some("log".as_ref()));
+                    let segments =
+                        segments.filter(|segment| segment.path().extension() == Some("log".as_ref()));
                     found.extend(segments.map(|segment| {
                         let file = segment.file_name().to_string_lossy().into_owned();
                         (format!("node-{node}.{name}.{file}"), segment.path())

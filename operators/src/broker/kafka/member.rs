@@ -4,26 +4,22 @@
 //! called in the callback. So the callback only takes a note, which [`KafkaMember::poll`] returns, and the engine answers when it has
 //! finished what it still owns. While an answer is outstanding librdkafka pauses *every* partition of the member, also those that stay.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
-use rdkafka_sys::types::RDKafkaRespErr;
-use serde::Deserialize;
 
-use super::native;
 use super::offsets::{committed, offset_list};
 use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
-use super::signal::Signal;
-use super::{diagnostics, error};
+use super::told::{GroupContext, locked};
+use super::{error, native};
 use crate::broker::{
     BrokerError, Class, Committed, GroupEvent, GroupToken, LogRange, Look, Member, OffsetCommit, Ownership,
     Queue, TopicSeen, Waker,
@@ -39,6 +35,9 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long a look between two transactions may take: nothing is committed meanwhile.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
+/// The name of a look in errors.
+const LOOK: &str = "look at the topic";
+
 /// How long after it was told that no broker can be reached the engine is told again, if it is still so.
 const UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
 
@@ -47,118 +46,6 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// How long a partition that was just given back may take to come to rest before it can be taken again.
 const REST_MAX: Duration = Duration::from_secs(5);
-
-// ---- what librdkafka tells -------------------------------------------------------------------------------------------
-
-/// Takes notes of what librdkafka tells of a group.
-#[derive(Default)]
-pub(super) struct GroupContext {
-    events: Mutex<VecDeque<GroupEvent>>,
-    ends: Mutex<BTreeMap<i32, i64>>,
-    /// The client's words for the error that comes next.
-    reason: Mutex<String>,
-    leaving: AtomicBool,
-    /// Whether a rebalance was told of that is not answered yet.
-    unanswered: AtomicBool,
-    /// Raised when there is something for the member's own thread to do.
-    work: Signal,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl GroupContext {
-    pub(super) fn push(&self, event: GroupEvent) {
-        locked(&self.events).push_back(event);
-        self.work.raise();
-    }
-
-    /// The last stable offset of a partition, as last heard.
-    pub(super) fn end(&self, partition: Partition) -> Option<NextOffset> {
-        locked(&self.ends).get(&partition.0).map(|end| NextOffset(*end))
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
-    }
-}
-
-impl ClientContext for GroupContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        diagnostics::log(level, facility, message);
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        let mut ends = locked(&self.ends);
-        stable_ends(statistics, |partition, end| {
-            ends.insert(partition, end);
-        });
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        diagnostics::client_error(&error, reason);
-        reason.clone_into(&mut locked(&self.reason));
-    }
-}
-
-impl ConsumerContext for GroupContext {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        error: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        if self.is_leaving() {
-            // A member that the group does not wait for is gone as soon as it has answered once, and then librdkafka never returns from a
-            // second answer.
-            if consumer.closed() {
-                return;
-            }
-            if let Err(error) = consumer.unassign() {
-                tracing::debug!(%error, "partitions could not be given back while leaving");
-            }
-            return;
-        }
-        self.unanswered.store(true, Ordering::Release);
-        let partitions: Vec<_> =
-            partitions.elements().iter().map(|element| Partition(element.partition())).collect();
-        self.push(match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => GroupEvent::Assigned(partitions),
-            _ if consumer.assignment_lost() => GroupEvent::Lost(partitions),
-            _ => GroupEvent::Revoked(partitions),
-        });
-    }
-}
-
-/// Calls `each` with every partition in librdkafka's statistics and its last stable offset.
-fn stable_ends(statistics: &[u8], mut each: impl FnMut(i32, i64)) {
-    #[derive(Deserialize)]
-    struct Statistics {
-        #[serde(default)]
-        topics: BTreeMap<String, Topic>,
-    }
-    #[derive(Deserialize)]
-    struct Topic {
-        #[serde(default)]
-        partitions: BTreeMap<String, Ends>,
-    }
-    #[derive(Deserialize)]
-    struct Ends {
-        partition: i32,
-        ls_offset: i64,
-    }
-    let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
-        tracing::debug!("the statistics of a consumer could not be read");
-        return;
-    };
-    let partitions = statistics.topics.into_values().flat_map(|topic| topic.partitions.into_values());
-    for ends in partitions.filter(|ends| ends.partition >= 0 && ends.ls_offset >= 0) {
-        each(ends.partition, ends.ls_offset);
-    }
-}
-
-// ---- the member ------------------------------------------------------------------------------------------------------
 
 /// A member on librdkafka.
 pub(super) struct KafkaMember {
@@ -541,6 +428,9 @@ impl Ownership for Shared {
     }
 
     fn look(&self) -> Box<dyn Look> {
+        if self.consumer.context().cut_off.load(Ordering::Acquire) {
+            return Box::new(CutOff);
+        }
         Box::new(KafkaLook(native::TopicQuestion::ask(&self.consumer, &self.topic_c, ANSWER_MAX)))
     }
 
@@ -549,19 +439,30 @@ impl Ownership for Shared {
     }
 }
 
+/// The look of a client without a connection. To ask in spite of that would cost two threads of librdkafka 2.12 all of their time: a
+/// question that waits for a connection has the next attempt made at once, whenever one fails.
+struct CutOff;
+
+impl Look for CutOff {
+    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>> {
+        // As long as the question would have been without an answer, so that nobody asks again the moment that he is told.
+        std::thread::sleep(wait);
+        Some(Err(error::by_code(LOOK, Code::BrokerTransportFailure, "no broker is connected")))
+    }
+}
+
 /// A look at the topic that the broker is about to answer.
 struct KafkaLook(native::TopicQuestion<BaseConsumer<GroupContext>>);
 
 impl Look for KafkaLook {
     fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>> {
-        const OPERATION: &str = "look at the topic";
         Some(match self.0.answer(wait)? {
             // A broker without topic ids tells one of zeros.
             Ok(id) => Ok(TopicSeen::There((id != [0; 16]).then_some(TopicId(id)))),
             Err((Code::UnknownTopicOrPartition | Code::UnknownTopicId | Code::UnknownTopic, _)) => {
                 Ok(TopicSeen::Gone)
             }
-            Err((code, message)) => match error::by_code(OPERATION, code, message) {
+            Err((code, message)) => match error::by_code(LOOK, code, message) {
                 error if error.class == Class::Fatal => Err(BrokerError { class: Class::Retriable, ..error }),
                 error => Err(error),
             },
@@ -571,24 +472,33 @@ impl Look for KafkaLook {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+
     use super::*;
+    use crate::broker::kafka::config::{KafkaConfig, Settings};
 
+    /// A member whose broker was killed spent one and a half cores on attempts to connect, hundreds of thousands of them.
     #[test]
-    fn the_statistics_tell_where_each_partition_ends_for_a_reader_of_what_is_committed() {
-        let statistics =
-            br#"{"name":"x","brokers":{"a":{"toppars":{}}},"topics":{"requests":{"age":1,"partitions":{
-            "0":{"partition":0,"ls_offset":12,"hi_offset":15},
-            "7":{"partition":7,"ls_offset":-1001,"hi_offset":-1001},
-            "-1":{"partition":-1,"ls_offset":3,"hi_offset":3}}}}}"#;
-        let mut ends = Vec::new();
-        stable_ends(statistics, |partition, end| ends.push((partition, end)));
-        assert_eq!(ends, [(0, 12)]);
-    }
-
-    #[test]
-    fn statistics_of_an_unknown_shape_change_nothing() {
-        for statistics in [&b"{}"[..], b"", b"{\"topics\":7}"] {
-            stable_ends(statistics, |partition, _| panic!("partition {partition}"));
-        }
+    fn who_is_cut_off_from_the_broker_does_not_storm_it() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("requests", 1, 1).unwrap();
+        let config = KafkaConfig::new(cluster.bootstrap_servers());
+        let mut member = KafkaMember::new(&Settings::member(&config, "group").unwrap(), "requests").unwrap();
+        let clock = SystemClock::new();
+        // Its notes are read on the way: the statistics are among them. A simulated broker does not know of looks.
+        let mut is_asked = || {
+            drop(member.poll(Duration::from_millis(100)));
+            assert!(
+                clock.now().since(Moment::START) < Duration::from_mins(1),
+                "the looks have never changed"
+            );
+            let seen = member.ownership().look().seen(Duration::ZERO);
+            !seen.is_some_and(|seen| seen.is_err_and(|error| error.message == "no broker is connected"))
+        };
+        while !is_asked() {}
+        cluster.broker_down(1).unwrap();
+        while is_asked() {}
+        cluster.broker_up(1).unwrap();
+        while !is_asked() {}
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::member::GroupContext;
+use super::told::GroupContext;
 use super::{error, native};
 use crate::broker::{BrokerError, Class, GroupEvent, PollEnd, PollLimit, Polled, Queue};
 use crate::lease::{Lease, NextOffset, Partition};
