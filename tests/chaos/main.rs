@@ -51,6 +51,10 @@ use tally::{Campaign, Outcome};
 /// A broker is renewed after so many schedules: their topics stay in it, and make it slow.
 const GROUND_MAX: usize = 20;
 
+/// What an engine can't mend.
+const FORGOTTEN: &str =
+    "Kafka has passed over the markers of a transaction at its start, which hangs since then";
+
 /// Where failures leave their logs.
 const KEPT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos");
 
@@ -180,7 +184,15 @@ fn carry_out(args: &Args, schedules: &[Schedule]) -> Campaign {
         drop(worn);
         let (stands, uses) = ground.get_or_insert_with(|| (Ground::new(schedule.nodes), 0));
         *uses += 1;
-        let (outcome, kept) = attempt(stands, schedule);
+        let (mut outcome, mut kept) = attempt(stands, schedule);
+        if outcome.failure.is_some() && stands.has_forgotten(schedule) {
+            // Not one engine can go on from there: docs/operations.md says what people can do.
+            bar.0.suspend(|| eprintln!("seed {}: {FORGOTTEN}; once more, on a new broker", schedule.seed));
+            ground = None;
+            let (stands, _) = ground.get_or_insert_with(|| (Ground::new(schedule.nodes), 1));
+            (outcome, kept) = attempt(stands, schedule);
+            outcome.skipped.push(format!("a first run: {FORGOTTEN}"));
+        }
         bar.0.suspend(|| {
             println!("{}", if args.json { json(&outcome) } else { outcome.to_string() });
             if let Some(failure) = &outcome.failure {

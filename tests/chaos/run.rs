@@ -51,11 +51,23 @@ impl Ground {
         Self { broker, proxy, models, nodes }
     }
 
+    /// Whether a node has passed over the markers of a transaction in this schedule's topics. Kafka 4.3 takes partitions without a leader
+    /// for deleted ones; at a start on a single node every partition may be without one while decided transactions are ended.
+    pub(crate) fn has_forgotten(&self, schedule: &Schedule) -> bool {
+        let topics = format!("{}-", stem(schedule));
+        self.broker.logs().iter().filter_map(|(_, log)| std::fs::read_to_string(log).ok()).any(|log| {
+            log.lines().any(|line| line.contains(&topics) && line.contains("are likely deleted already"))
+        })
+    }
+
     /// Leaves what the broker has logged, and what it knows of transactions and offsets, in a folder.
     pub(crate) fn copy_logs(&self, to: &Path) {
-        for (name, log) in self.broker.logs().into_iter().chain(self.broker.own_topics()) {
+        for (name, log) in self.broker.logs() {
             // There is none of a node that could not be started.
-            drop(std::fs::copy(log, to.join(name)));
+            drop(std::fs::copy(&log, to.join(&name)));
+            for (segment, path) in own_topics(&log.with_file_name("data")) {
+                drop(std::fs::copy(path, to.join(format!("{name}.{segment}"))));
+            }
         }
     }
 }
@@ -84,6 +96,22 @@ pub(crate) fn run(ground: &Ground, schedule: &Schedule, kept: &Path) -> Outcome 
     Outcome::new(schedule, &report, run.counts, skipped, clock.now().since(Moment::START))
 }
 
+/// The segments of Kafka's own topics, of transactions and of committed offsets, in the data folder that the file names.
+fn own_topics(data: &Path) -> Vec<(String, PathBuf)> {
+    let folders = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let name = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let data = std::fs::read_to_string(data).unwrap_or_default();
+    let kept = ["__consumer_offsets-", "__transaction_state-"];
+    let partitions = folders(Path::new(data.trim_end()))
+        .filter(|partition| kept.iter().any(|kept| name(partition).starts_with(kept)));
+    let segments = partitions.flat_map(|partition| {
+        folders(&partition.path())
+            .map(move |segment| (format!("{}.{}", name(&partition), name(&segment)), segment.path()))
+            .collect::<Vec<_>>()
+    });
+    segments.filter(|(_, path)| path.extension() == Some("log".as_ref())).collect()
+}
+
 /// A schedule that is being carried out.
 struct Run<'a> {
     ground: &'a Ground,
@@ -109,6 +137,11 @@ struct Slot {
     counts: Counts,
 }
 
+/// What the names of the schedule's topics begin with.
+fn stem(schedule: &Schedule) -> String {
+    format!("chaos-{}", schedule.seed)
+}
+
 fn name(engine: usize) -> String {
     format!("engine-{engine}")
 }
@@ -116,7 +149,7 @@ fn name(engine: usize) -> String {
 impl<'a> Run<'a> {
     fn new(ground: &'a Ground, schedule: &Schedule, kept: PathBuf) -> Self {
         let copies = if ground.nodes < 3 { 1 } else { 3 };
-        let stem = format!("chaos-{}", schedule.seed);
+        let stem = stem(schedule);
         let partitions = i32::try_from(PARTITIONS).unwrap();
         let mut rig = Rig::replicated(ground.broker.bootstrap(), &stem, partitions, copies)
             .through(ground.proxy.bootstrap())

@@ -54,7 +54,7 @@ pub(crate) struct Outcome {
     /// What was done to them, by kind.
     faults: BTreeMap<&'static str, usize>,
     /// What was to be done and could not be, and why.
-    skipped: Vec<String>,
+    pub(crate) skipped: Vec<String>,
     pub(crate) requests: u64,
     results: u64,
     dead_letters: u64,

@@ -78,7 +78,7 @@ impl Broker for KafkaBroker {
     }
 
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {
-        Ok(Box::new(member::KafkaMember::new(&Settings::member(&self.config, group)?, topic)?))
+        Ok(Box::new(member::KafkaMember::new(&self.config, group, topic)?))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use operators::broker::{Broker, Committed, GroupEvent, OffsetCommit};
+use operators::broker::{Broker, Committed, GroupEvent, Member, OffsetCommit, Producer};
 use operators::lease::{NextOffset, Partition};
 use operators::records::Records;
 
@@ -20,6 +20,13 @@ pub(crate) fn rig(stem: &str, next: i64, metadata: &str) -> Rig {
 
 /// A member of the rig's group commits an offset of its partition, and leaves.
 pub(crate) fn commit(rig: &Rig, next: i64, metadata: &str) {
+    let (mut producer, mut member) = sent(rig, next, metadata);
+    producer.commit().unwrap();
+    member.leave().unwrap();
+}
+
+/// A member of the rig's group, and a producer whose transaction has an offset of its partition and is still open.
+fn sent(rig: &Rig, next: i64, metadata: &str) -> (Box<dyn Producer>, Box<dyn Member>) {
     let mut member = rig.broker.member(rig.group(), &rig.requests()).unwrap();
     until("the assignment", || match member.poll(Duration::from_millis(100)) {
         Some(GroupEvent::Assigned(partitions)) => {
@@ -35,8 +42,7 @@ pub(crate) fn commit(rig: &Rig, next: i64, metadata: &str) {
         OffsetCommit { partition: Partition(0), next: NextOffset(next), metadata: metadata.to_owned() };
     let token = member.ownership().token().unwrap();
     producer.send_offsets(&rig.requests(), &[offset], &token).unwrap();
-    producer.commit().unwrap();
-    member.leave().unwrap();
+    (producer, member)
 }
 
 /// Writes requests that end as dead letters: `stem 0`, `stem 1` and so on.
@@ -68,6 +74,22 @@ fn an_engine_whose_groups_metadata_is_another_programs_stops_and_commits_nothing
         engine.log()
     );
     assert_eq!((committed(&rig), engine.counted("commits")), (before, 0));
+}
+
+/// The campaign found engines that waited for ever, after a broker had forgotten to end a transaction in the group's offsets.
+#[test]
+fn an_engine_that_waits_for_offsets_which_a_transaction_holds_says_so_and_goes_on_once_it_has_ended() {
+    let rig = rig("held", 2, "");
+    let (mut producer, mut member) = sent(&rig, 5, "");
+    member.leave().unwrap();
+    let mut engine = rig.engine("one");
+    let told = "a transaction that was to commit some of them is neither committed nor aborted yet";
+    until("the reason", || engine.log().contains(told).then_some(()));
+    assert_eq!(engine.page("/health/ready").map(|(status, _)| status), Some(503));
+    producer.commit().unwrap();
+    until("the lease", || engine.log().contains("lease granted partition=0 term=1 start=5").then_some(()));
+    engine.signal("TERM");
+    assert_eq!(engine.end().code(), Some(0), "{}", engine.log());
 }
 
 #[test]

@@ -128,33 +128,10 @@ impl OwnBroker {
         }
     }
 
-    /// What its nodes have logged since their last start, each with a name.
+    /// What its nodes have logged since their last start, each with a name. The file `data` beside it names the node's data folder.
     pub(crate) fn logs(&self) -> Vec<(String, PathBuf)> {
         let log = |node| (format!("node-{node}.log"), self.folder(node).join("broker.log"));
         (0..self.nodes).map(log).collect()
-    }
-
-    /// What its nodes keep of transactions and committed offsets: the segments of Kafka's own topics, each with a name.
-    pub(crate) fn own_topics(&self) -> Vec<(String, PathBuf)> {
-        let mut found = Vec::new();
-        for node in 0..self.nodes {
-            let Ok(data) = std::fs::read_to_string(self.folder(node).join("data")) else { continue };
-            // A node that could not be started may have no data.
-            let partitions = std::fs::read_dir(data.trim_end()).into_iter().flatten().flatten();
-            for partition in partitions {
-                let name = partition.file_name().to_string_lossy().into_owned();
-                if name.starts_with("__consumer_offsets-") || name.starts_with("__transaction_state-") {
-                    let segments = std::fs::read_dir(partition.path()).into_iter().flatten().flatten();
-                    let segments =
-                        segments.filter(|segment| segment.path().extension() == Some("log".as_ref()));
-                    found.extend(segments.map(|segment| {
-                        let file = segment.file_name().to_string_lossy().into_owned();
-                        (format!("node-{node}.{name}.{file}"), segment.path())
-                    }));
-                }
-            }
-        }
-        found
     }
 
     fn run(&self, arguments: &[&str]) {

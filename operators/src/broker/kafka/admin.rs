@@ -10,15 +10,13 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka_sys::types::RDKafkaRespErr;
 
 use super::config::{KafkaConfig, Settings};
 use super::{error, member, offsets};
-use crate::broker::{Admin, BrokerError, Committed, TopicDescription, TopicSpec};
+use crate::broker::{Admin, BrokerError, Committed, Isolation, TopicDescription, TopicSpec};
 use crate::clock::{Clock, SystemClock};
 use crate::lease::{Offset, Partition};
 
@@ -133,17 +131,8 @@ impl Admin for KafkaAdmin {
         partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError> {
         const OPERATION: &str = "read the committed offsets of a group";
-        let client = Settings::observer(&self.config, group)?;
-        let consumer: BaseConsumer =
-            BaseConsumer::from_config(&client).map_err(|error| error::of(OPERATION, &error))?;
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(topic, partition.0);
-        }
-        let list = consumer
-            .committed_offsets(list, member::ANSWER_MAX)
-            .map_err(|error| error::of(OPERATION, &error))?;
-        offsets::committed(OPERATION, &list)
+        let client = Settings::observer(&self.config, group, Isolation::ReadCommitted)?;
+        offsets::observed(OPERATION, &client, topic, partitions, member::ANSWER_MAX)
     }
 
     fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {

@@ -235,12 +235,16 @@ impl Settings {
         Ok(settings.0)
     }
 
-    /// Of who asks for the offsets that `group` has committed, without ever joining it.
-    pub(super) fn observer(config: &KafkaConfig, group: &str) -> Result<ClientConfig, BrokerError> {
-        // Committed: the broker answers only once no transaction with offsets of the group is open, of these partitions, so that the answer is the truth.
+    /// Of who asks for the offsets that `group` has committed, without ever joining it. Of one that reads what is committed the broker
+    /// makes the answer wait until no transaction with offsets of these partitions is open, so that it is the truth.
+    pub(super) fn observer(
+        config: &KafkaConfig,
+        group: &str,
+        isolation: Isolation,
+    ) -> Result<ClientConfig, BrokerError> {
         let settings = Self::new(config, ClientKind::Admin, &[])?
             .set("group.id", group)
-            .set("isolation.level", isolation_level(Isolation::ReadCommitted))
+            .set("isolation.level", isolation_level(isolation))
             .set("enable.auto.commit", "false");
         Ok(settings.0)
     }

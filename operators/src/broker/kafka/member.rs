@@ -15,14 +15,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
-use super::offsets::{committed, offset_list};
+use super::config::{KafkaConfig, Settings};
+use super::offsets::{self, committed, offset_list};
 use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
 use super::told::{GroupContext, locked};
 use super::{error, native};
 use crate::broker::{
-    BrokerError, Class, Committed, GroupEvent, GroupToken, LogRange, Look, Member, OffsetCommit, Ownership,
-    Queue, TopicSeen, Waker,
+    BrokerError, Class, Committed, GroupEvent, GroupToken, Isolation, LogRange, Look, Member, OffsetCommit,
+    Ownership, Queue, TopicSeen, Waker,
 };
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::lease::{NextOffset, Partition};
@@ -31,6 +32,9 @@ use crate::metadata::TopicId;
 /// How long a question to the broker may take. Short, because the member does not serve its group meanwhile: who gets no answer asks
 /// again.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long the second question may take, after the first had no answer: see [`KafkaMember::explained`].
+const DOUBT_MAX: Duration = Duration::from_secs(2);
 
 /// How long a look between two transactions may take: nothing is committed meanwhile.
 const LOOK_MAX: Duration = Duration::from_secs(1);
@@ -53,6 +57,8 @@ pub(super) struct KafkaMember {
     queue: native::ClientQueue<BaseConsumer<GroupContext>>,
     lanes: BTreeMap<Partition, Arc<Lane>>,
     clock: SystemClock,
+    /// Of a client that sees committed offsets although a transaction may change them.
+    doubter: ClientConfig,
     /// When the engine was last told that no broker can be reached.
     unreachable: Option<Moment>,
     left: bool,
@@ -111,11 +117,13 @@ impl Shared {
 }
 
 impl KafkaMember {
-    pub(super) fn new(config: &ClientConfig, topic: &str) -> Result<Self, BrokerError> {
+    pub(super) fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, BrokerError> {
         const OPERATION: &str = "join the consumer group";
         let topic_c = CString::new(topic)
             .map_err(|_| error::refused(OPERATION, "_INVALID_ARG", format!("{topic:?} is no topic")))?;
-        let consumer = BaseConsumer::from_config_and_context(config, GroupContext::default())
+        let doubter = Settings::observer(config, group, Isolation::ReadUncommitted)?;
+        let config = Settings::member(config, group)?;
+        let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::default())
             .map_err(|error| error::of(OPERATION, &error))?;
         let consumer = Arc::new(consumer);
         let waker = {
@@ -131,6 +139,7 @@ impl KafkaMember {
             queue,
             lanes: BTreeMap::new(),
             clock: SystemClock::new(),
+            doubter,
             unreachable: None,
             left: false,
         };
@@ -144,6 +153,21 @@ impl KafkaMember {
 
     fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
         self.shared.list(partitions)
+    }
+
+    /// Why committed offsets were not told in time. To who wants only what is committed the broker does not say that a transaction holds
+    /// them: it gives no answer that librdkafka would not ask again for.
+    fn explained(&self, error: BrokerError, partitions: &[Partition]) -> BrokerError {
+        let in_doubt = || {
+            let list =
+                offsets::observed(error.operation, &self.doubter, &self.shared.topic, partitions, DOUBT_MAX);
+            list.is_ok()
+        };
+        if error.code != native::error_name(Code::OperationTimedOut) || !in_doubt() {
+            return error;
+        }
+        let message = "a transaction that was to commit some of them is neither committed nor aborted yet";
+        BrokerError { message: message.to_owned(), ..error }
     }
 
     /// A rebalance was answered: what stays goes on at once.
@@ -270,7 +294,9 @@ impl Member for KafkaMember {
     }
 
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
-        self.shared.committed_within(partitions, ANSWER_MAX)
+        self.shared
+            .committed_within(partitions, ANSWER_MAX)
+            .map_err(|error| self.explained(error, partitions))
     }
 
     fn log_ranges(&mut self, partitions: &[Partition]) -> Result<Vec<LogRange>, BrokerError> {
@@ -475,7 +501,6 @@ mod tests {
     use rdkafka::mocking::MockCluster;
 
     use super::*;
-    use crate::broker::kafka::config::{KafkaConfig, Settings};
 
     /// A member whose broker was killed spent one and a half cores on attempts to connect, hundreds of thousands of them.
     #[test]
@@ -483,7 +508,7 @@ mod tests {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("requests", 1, 1).unwrap();
         let config = KafkaConfig::new(cluster.bootstrap_servers());
-        let mut member = KafkaMember::new(&Settings::member(&config, "group").unwrap(), "requests").unwrap();
+        let mut member = KafkaMember::new(&config, "group", "requests").unwrap();
         let clock = SystemClock::new();
         // Its notes are read on the way: the statistics are among them. A simulated broker does not know of looks.
         let mut is_asked = || {

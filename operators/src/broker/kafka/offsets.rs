@@ -1,11 +1,15 @@
 //! Committed offsets, and offsets to be committed, in the lists that librdkafka takes and fills.
 
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, FromClientConfig as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::{error, native};
 use crate::broker::{BrokerError, Committed, OffsetCommit};
-use crate::lease::NextOffset;
+use crate::lease::{NextOffset, Partition};
 
 /// Offsets to be committed, as librdkafka takes them.
 pub(super) fn offset_list(
@@ -41,4 +45,21 @@ pub(super) fn committed(
             code => Err(error::by_code(operation, code, "")),
         })
         .collect()
+}
+
+/// The committed offsets as an observer sees them, who is no member of the group.
+pub(super) fn observed(
+    operation: &'static str,
+    observer: &ClientConfig,
+    topic: &str,
+    partitions: &[Partition],
+    wait: Duration,
+) -> Result<Vec<Option<Committed>>, BrokerError> {
+    let failed = |error| error::of(operation, &error);
+    let consumer: BaseConsumer = BaseConsumer::from_config(observer).map_err(failed)?;
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, partition.0);
+    }
+    committed(operation, &consumer.committed_offsets(list, wait).map_err(failed)?)
 }
