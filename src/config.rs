@@ -31,7 +31,8 @@ pub use fault::{Fault, Faults};
 pub use key::Key;
 pub use layer::{ENVIRONMENT_PREFIX, Origin, Place, Setting};
 pub use meant::{
-    Commit, Config, InFlight, JournalFolder, Kafka, Machine, ModelOverrides, Models, Offsets, Onnx, Topics,
+    Batch, Commit, Config, InFlight, JournalFolder, Kafka, Machine, ModelOverrides, Models, Offsets, Onnx,
+    Topics,
 };
 pub use refused::refused_property;
 pub use relations::{Contradiction, LETTER_HEADERS_BYTES_MAX, batch_bytes_max, contradictions};

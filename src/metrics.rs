@@ -8,6 +8,7 @@ mod histogram;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use operators::clock::Clock;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
 use operators::lease::Partition;
-use operators::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
+use operators::observe::{BatchSeen, CloseReason, CostSeen, LeaseSeen, Observer};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -64,6 +65,9 @@ struct Families {
     model_calls: Family<ModelLabel, Counter>,
     runs_cancelled: Family<ModelLabel, Counter>,
     queued_records: Family<ModelLabel, Gauge>,
+    batch_fixed_seconds: Family<ModelLabel, GaugeSeconds>,
+    batch_row_seconds: Family<ModelLabel, GaugeSeconds>,
+    batch_efficient_records: Family<ModelLabel, Gauge>,
     batch_records: Family<BatchLabels, Histogram, Rows>,
     inference_seconds: Family<ModelLabel, Histogram, Seconds>,
     queue_seconds: Family<ModelLabel, Histogram, Seconds>,
@@ -72,6 +76,9 @@ struct Families {
     epoch_lag: Family<WorkerLabel, Gauge>,
     lost_records: Family<PartitionLabel, Counter>,
 }
+
+/// A gauge of seconds, and parts of them.
+type GaugeSeconds = Gauge<f64, AtomicU64>;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ModelLabel {
@@ -133,6 +140,9 @@ struct ModelSeries {
     calls: Counter,
     cancelled: Counter,
     queued: Gauge,
+    fixed: GaugeSeconds,
+    row: GaugeSeconds,
+    efficient: Gauge,
     batches: BTreeMap<&'static str, Histogram>,
     inference: Histogram,
     queue: Histogram,
@@ -254,6 +264,9 @@ impl Families {
             model_calls: Family::default(),
             runs_cancelled: Family::default(),
             queued_records: Family::default(),
+            batch_fixed_seconds: Family::default(),
+            batch_row_seconds: Family::default(),
+            batch_efficient_records: Family::default(),
             batch_records: Family::new_with_constructor(Rows),
             inference_seconds: Family::new_with_constructor(Seconds),
             queue_seconds: Family::new_with_constructor(Seconds),
@@ -267,6 +280,7 @@ impl Families {
         let help = "Runs that took too long and were cancelled";
         registry.register("runs_cancelled", help, families.runs_cancelled.clone());
         registry.register("queued_records", "Rows that wait for a batch", families.queued_records.clone());
+        families.register_costs(registry);
         registry.register(
             "batch_records",
             "Rows of a batch, by why it closed",
@@ -297,9 +311,18 @@ impl Families {
         families
     }
 
+    fn register_costs(&self, registry: &mut Registry) {
+        let help = "What any batch is known to take, whatever its size";
+        registry.register("batch_fixed_seconds", help, self.batch_fixed_seconds.clone());
+        let help = "What each row is known to add to that";
+        registry.register("batch_row_seconds", help, self.batch_row_seconds.clone());
+        let help = "The smallest batch with nearly the most rows a second";
+        registry.register("batch_efficient_records", help, self.batch_efficient_records.clone());
+    }
+
     fn series(&self, id: &str) -> ModelSeries {
         let model = ModelLabel { model: id.to_owned() };
-        let batches = CLOSE_REASONS.map(|reason| {
+        let batches = CloseReason::ALL.map(|reason| {
             let labels = BatchLabels { model: id.to_owned(), close_reason: reason.name() };
             (reason.name(), self.batch_records.get_or_create_owned(&labels))
         });
@@ -308,6 +331,9 @@ impl Families {
             calls: self.model_calls.get_or_create_owned(&model),
             cancelled: self.runs_cancelled.get_or_create_owned(&model),
             queued: self.queued_records.get_or_create_owned(&model),
+            fixed: self.batch_fixed_seconds.get_or_create_owned(&model),
+            row: self.batch_row_seconds.get_or_create_owned(&model),
+            efficient: self.batch_efficient_records.get_or_create_owned(&model),
             batches: BTreeMap::from(batches),
             inference: self.inference_seconds.get_or_create_owned(&model),
             queue: self.queue_seconds.get_or_create_owned(&model),
@@ -315,10 +341,6 @@ impl Families {
         }
     }
 }
-
-/// Every reason for which a batch closes.
-const CLOSE_REASONS: [CloseReason; 4] =
-    [CloseReason::Full, CloseReason::Deadline, CloseReason::Drained, CloseReason::Retry];
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -354,6 +376,14 @@ impl Observer for Metrics {
     fn dead_letter(&self, reason: Reason, stage: Stage, model: Option<&str>) {
         let labels = LetterLabels { model: self.known(model), reason: reason.name(), stage: stage.name() };
         self.families.dead_letters.get_or_create(&labels).inc();
+    }
+
+    fn cost(&self, model: ModelIndex, cost: CostSeen) {
+        if let Some(series) = self.model(model) {
+            series.fixed.set(cost.fixed.as_secs_f64());
+            series.row.set(cost.row.as_secs_f64());
+            series.efficient.set(i64::try_from(cost.efficient).unwrap_or(i64::MAX));
+        }
     }
 
     fn queued(&self, model: ModelIndex, rows: usize) {

@@ -54,10 +54,11 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
         output: config.output(id).map(str::to_owned),
         not_finite: config.not_finite(id),
         batch: config.batch_policy(id),
+        batch_bytes_max: config.batch_bytes_max(id),
         limits: config.limits(id),
         home: 0,
     };
-    let loaded = load_catalog(&*backend, found, settings)?;
+    let loaded = load_catalog(&*backend, found, &*context.clock, settings)?;
     if loaded.files.is_empty() {
         let path = config.models.path.display();
         let reasons: String = loaded
@@ -124,7 +125,7 @@ fn journal(config: &Config, models: &Models, context: &Context) -> Result<Option
     let topic = &config.topics.requests.name;
     let folder = path.join(&config.kafka.group).join(topic);
     let served = models.files.keys().filter_map(|model| models.catalog.served(*model));
-    let rows_max = served.map(|served| served.batch.size_max).max().unwrap_or(1);
+    let rows_max = served.map(|served| served.batch.size_max()).max().unwrap_or(1);
     match Journal::open(&folder, topic, rows_max, context.clock.wall_micros() / 1_000_000) {
         Ok(journal) => Ok(Some(Arc::new(journal))),
         Err(error) if *required => Err(CliError::failed(Exit::Unusable, error.to_string())

@@ -70,8 +70,8 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
     let providers =
         |providers: &[Provider]| providers.iter().map(|provider| onnx_provider(*provider)).collect();
     let models = config.models.overrides.iter().map(|(id, model)| {
-        let options =
-            ModelOptions { providers: model.providers.as_deref().map(providers), rows_max: model.size_max };
+        let rows_max = Some(config.batch_policy(id).size_max());
+        let options = ModelOptions { providers: model.providers.as_deref().map(providers), rows_max };
         (id.clone(), options)
     });
     OnnxConfig {
@@ -82,7 +82,7 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         fp16: config.onnx.fp16,
         engine_cache: config.onnx.engine_cache.clone(),
         intra_threads: config.onnx.intra_threads,
-        rows_max: config.batch.size_max,
+        rows_max: config.batch_policy_default().size_max(),
         bytes_max: store::BYTES_MAX,
         models: models.collect(),
     }

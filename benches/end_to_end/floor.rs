@@ -71,7 +71,7 @@ impl Floor {
 pub(crate) fn measure(world: &World, model: &str, row_len: usize, requests: u64) -> Result<Floor, Failure> {
     let consume = consume(world, requests)?;
     let sample = SAMPLE.min(requests);
-    let batch = world.config.batch.size_max;
+    let batch = world.config.batch_policy(model).size_max();
     let mut load = world.load(model, row_len, sample)?;
     let mut originals = Records::default();
     while load.push_next(&mut originals).is_some() {}

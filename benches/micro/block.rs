@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::block::Block;
 use operators::breaker::Breaker;
 use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
-use operators::clock::SystemClock;
+use operators::clock::{ManualClock, SystemClock};
 use operators::dead_letter::Letterhead;
 use operators::decode::DecodeParts;
 use operators::device::Batch;
@@ -101,15 +101,17 @@ fn gather(criterion: &mut Criterion) {
 /// What decode works with, every model simulated.
 fn parts(floats: usize) -> DecodeParts {
     let backend = SimulatedBackend::new(MODELS.map(|id| SimulatedModel::new(id, floats, 1)));
-    let batch = BatchPolicy { size_max: 64, delay_max: Duration::ZERO };
+    let batch = BatchPolicy::Static { size_max: 64, delay_max: Duration::ZERO };
     let settings = |_: &str| ModelSettings {
         output: None,
         not_finite: NotFinite::Refuse,
         batch,
+        batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         home: 0,
     };
-    let loaded = load_catalog(&backend, backend.found(), settings).expect("simulated models can be served");
+    let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings)
+        .expect("simulated models can be served");
     let (topic, group) = ("inference.requests".to_owned(), "tidemill".to_owned());
     let head = Letterhead { topic, group, partitions: 32, bytes_max: 1 << 20 };
     let letters = Letters {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::block::Block;
 use operators::catalog::{BatchPolicy, Catalog, Limits, ModelIndex, NotFinite};
-use operators::clock::{Clock, SystemClock};
+use operators::clock::{Clock, ManualClock, SystemClock};
 use operators::exchange::KeyedExchange;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
@@ -82,15 +82,17 @@ fn rounds_of(
 /// One model, at home on worker 0: there is one device.
 fn catalog() -> Arc<Catalog> {
     let backend = SimulatedBackend::new([SimulatedModel::new("mlp-16", 16, 1)]);
-    let batch = BatchPolicy { size_max: ROWS, delay_max: Duration::ZERO };
+    let batch = BatchPolicy::Static { size_max: ROWS, delay_max: Duration::ZERO };
     let settings = |_: &str| ModelSettings {
         output: None,
         not_finite: NotFinite::Refuse,
         batch,
+        batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         home: 0,
     };
-    let loaded = load_catalog(&backend, backend.found(), settings).expect("simulated models can be served");
+    let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings)
+        .expect("simulated models can be served");
     assert_eq!(loaded.catalog.find(b"mlp-16"), Some(ModelIndex(0)));
     Arc::new(loaded.catalog)
 }

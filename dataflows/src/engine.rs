@@ -278,6 +278,10 @@ fn join(thread: JoinHandle<()>, name: &str) {
 struct NoDevice;
 
 impl Device for NoDevice {
+    fn executors(&self) -> usize {
+        0
+    }
+
     fn room(&self) -> usize {
         0
     }

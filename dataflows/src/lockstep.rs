@@ -114,9 +114,14 @@ struct Bench {
 struct Seat {
     bench: Rc<RefCell<Bench>>,
     slots: usize,
+    executors: usize,
 }
 
 impl Device for Seat {
+    fn executors(&self) -> usize {
+        self.executors
+    }
+
     fn room(&self) -> usize {
         let bench = self.bench.borrow();
         self.slots - bench.waiting.len() - bench.executed.len()
@@ -149,7 +154,9 @@ impl Run {
         );
         let alarms = Alarms::new();
         let bench = Rc::new(RefCell::new(Bench::default()));
-        let seat = Seat { bench: Rc::clone(&bench), slots: config.executors * (1 + config.queued_batches) };
+        let executors = config.executors;
+        let slots = executors * (1 + config.queued_batches);
+        let seat = Seat { bench: Rc::clone(&bench), slots, executors };
         build(worker, config, &engine.models, &shared, &alarms, |_activator| match &engine.wrap_device {
             Some(wrap) => wrap(Box::new(seat)),
             None => Box::new(seat),

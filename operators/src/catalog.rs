@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cost::Sample;
 use crate::model::Signature;
 
 /// The place of a model in the catalog.
@@ -22,6 +23,8 @@ pub struct Served {
     pub not_finite: NotFinite,
     /// When a batch of it closes.
     pub batch: BatchPolicy,
+    /// What batches of it took when it was loaded, if that was measured.
+    pub measured: Vec<Sample>,
     /// How long its rows and its runs may take.
     pub limits: Limits,
     /// The worker that is home to its device.
@@ -41,11 +44,39 @@ pub enum NotFinite {
 
 /// When a window gives up its rows as a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchPolicy {
-    /// Rows at most.
-    pub size_max: usize,
-    /// The longest that a row waits for others, counted from its poll.
-    pub delay_max: Duration,
+pub enum BatchPolicy {
+    /// When it is full, or its oldest row has waited long enough: to the letter.
+    Static {
+        /// Rows at most.
+        size_max: usize,
+        /// The longest that a row waits for others, counted from its poll.
+        delay_max: Duration,
+    },
+    /// When it is best for every row to have its outcome in time.
+    Slo {
+        /// Rows at most.
+        size_max: usize,
+        /// The time from poll to outcome.
+        slo: Duration,
+    },
+}
+
+impl BatchPolicy {
+    /// The most rows of a batch.
+    pub fn size_max(self) -> usize {
+        match self {
+            Self::Static { size_max, .. } | Self::Slo { size_max, .. } => size_max,
+        }
+    }
+
+    /// The same, with batches of at most `rows` rows; one row is always let through.
+    pub fn within(self, rows: usize) -> Self {
+        let within = |size_max: usize| size_max.min(rows).max(1);
+        match self {
+            Self::Static { size_max, delay_max } => Self::Static { size_max: within(size_max), delay_max },
+            Self::Slo { size_max, slo } => Self::Slo { size_max: within(size_max), slo },
+        }
+    }
 }
 
 /// How long what a model does may take; without a bound, for ever.

@@ -300,7 +300,7 @@ mod tests {
         let broken =
             SimulatedModel { fault: Some("it has two inputs".into()), ..SimulatedModel::new("broken", 1, 1) };
         let all = [broken, SimulatedModel::new("m", 2, 1), SimulatedModel::new("n", 1, 1)];
-        let batch = BatchPolicy { size_max: 8, delay_max: std::time::Duration::ZERO };
+        let batch = BatchPolicy::Static { size_max: 8, delay_max: std::time::Duration::ZERO };
         let models = models(SimulatedBackend::new(all), batch, not_finite);
         let observer = Arc::new(Recorder::default());
         let letters = letters(&Arc::new(ManualClock::new()), &observer);

@@ -12,12 +12,16 @@ use std::time::Duration;
 use crate::block::Block;
 use crate::catalog::{ModelIndex, Served};
 use crate::clock::Moment;
+use crate::cost::Sample;
 use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
 use crate::window::Run;
 
 /// Runs batches, several at once, and gives their outcomes back in any order. Used by one worker; nothing in it blocks.
 pub trait Device {
+    /// How many batches it runs at once. What it takes beyond that waits there.
+    fn executors(&self) -> usize;
+
     /// How many more batches it takes now.
     fn room(&self) -> usize;
 
@@ -95,6 +99,8 @@ pub struct Executed {
     pub left: Option<Left>,
     /// The time of the model's calls.
     pub inference: Duration,
+    /// What it tells of the cost of batches: nothing, if rows of it had to be run once more or have no outcome.
+    pub sample: Option<Sample>,
 }
 
 /// Why rows of a batch have no outcome.

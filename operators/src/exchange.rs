@@ -51,7 +51,7 @@ mod tests {
             output_len: 1,
             providers: Vec::new(),
         };
-        let batch = BatchPolicy { size_max: 1, delay_max: Duration::ZERO };
+        let batch = BatchPolicy::Static { size_max: 1, delay_max: Duration::ZERO };
         let version = "0".repeat(16);
         Listing::Served(Arc::new(Served {
             id: id.into(),
@@ -60,6 +60,7 @@ mod tests {
             not_finite: NotFinite::Refuse,
             limits: Limits::default(),
             batch,
+            measured: Vec::new(),
             home,
         }))
     }

@@ -19,6 +19,7 @@ use crate::broker::Polled;
 use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
 use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use crate::cost::Sample;
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::device::{Batch, Executed, Left};
 use crate::journal::{Journal, Name, Slot};
@@ -170,7 +171,9 @@ impl Executor {
             let closed = crate::observe::CloseReason::Retry;
             Left::Broken(Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
         });
-        Some(Executed { id: batch.id, outcomes, left, inference: calls.time })
+        let took = self.parts.clock.now().since(started);
+        let sample = (calls.count == 1 && left.is_none()).then_some(Sample { rows: total.len(), took });
+        Some(Executed { id: batch.id, outcomes, left, inference: calls.time, sample })
     }
 }
 

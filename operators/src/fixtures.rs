@@ -28,7 +28,7 @@ use crate::letters::Letters;
 use crate::model::load::{ModelSettings, load_catalog};
 use crate::model::simulated::SimulatedBackend;
 use crate::model::{Backend, ModelFile};
-use crate::observe::{BatchSeen, CloseReason, LeaseSeen, Observer, Silent};
+use crate::observe::{BatchSeen, CloseReason, CostSeen, LeaseSeen, Observer, Silent};
 use crate::outcome::{Kind, Outcomes};
 
 pub(crate) fn lease(partition: i32, term: u64) -> Lease {
@@ -178,8 +178,15 @@ pub(crate) fn models_within(
     not_finite: NotFinite,
     limits: Limits,
 ) -> TestModels {
-    let settings = |_: &str| ModelSettings { output: None, not_finite, batch, limits, home: 0 };
-    let loaded = load_catalog(&backend, backend.found(), settings).unwrap();
+    let settings = |_: &str| ModelSettings {
+        output: None,
+        not_finite,
+        batch,
+        batch_bytes_max: 1 << 20,
+        limits,
+        home: 0,
+    };
+    let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();
     TestModels {
         backend: Arc::new(backend),
         catalog: Arc::new(loaded.catalog),
@@ -232,6 +239,8 @@ pub(crate) struct Seen {
     pub(crate) dead_letters: Vec<(Reason, Stage)>,
     /// Why each batch closed, its rows with an outcome, and its calls.
     pub(crate) batches: Vec<(CloseReason, usize, u32)>,
+    /// What was told last of what batches cost.
+    pub(crate) cost: Option<CostSeen>,
     pub(crate) cancelled: Vec<ModelIndex>,
     pub(crate) replaced: usize,
     pub(crate) polled: usize,
@@ -260,6 +269,10 @@ impl Observer for Recorder {
 
     fn dead_letter(&self, reason: Reason, stage: Stage, _: Option<&str>) {
         self.seen.lock().unwrap().dead_letters.push((reason, stage));
+    }
+
+    fn cost(&self, _: ModelIndex, cost: CostSeen) {
+        self.seen.lock().unwrap().cost = Some(cost);
     }
 
     fn queued(&self, _: ModelIndex, _: usize) {}

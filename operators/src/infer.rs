@@ -8,6 +8,9 @@
 //!                 └─────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! When a window closes, and how many of its rows a batch takes, is for the [policy](crate::policy) of its model; for that the operator
+//! keeps what batches have [cost](crate::cost) on its device.
+//!
 //! Each run of rows keeps the capability of its own epoch while it waits and runs, and its outcome leaves at it. So a batch may mix
 //! epochs, no window is closed because an epoch ended, and under a backlog that never empties a window the epoch frontier still moves.
 //!
@@ -19,6 +22,7 @@
 //! A row that is past the deadline of its model ends as a dead letter, whether it waits or runs. What the device says of it after that
 //! is dropped here. A run that does not return is ended by the device; the rows of its batch then run one by one.
 
+mod closing;
 mod scheduler;
 mod under_way;
 

@@ -48,6 +48,11 @@ impl Signature {
     pub fn row_len(&self) -> usize {
         self.row_shape.iter().product()
     }
+
+    /// Bytes of input a row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_len() * size_of::<f32>()
+    }
 }
 
 /// Opens models; one a process.

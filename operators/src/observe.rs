@@ -18,6 +18,9 @@ pub trait Observer: Send + Sync {
     /// A record became a dead letter.
     fn dead_letter(&self, reason: Reason, stage: Stage, model: Option<&str>);
 
+    /// What batches of a model are known to cost.
+    fn cost(&self, model: ModelIndex, cost: CostSeen);
+
     /// Rows wait in the window of a model.
     fn queued(&self, model: ModelIndex, rows: usize);
 
@@ -59,18 +62,24 @@ pub enum CloseReason {
     Full,
     /// Its oldest row had waited as long as it may.
     Deadline,
+    /// An executor was idle, and waiting for more rows was worth less than its time.
+    Idle,
     /// The engine is stopping.
     Drained,
-    /// Rows left of a batch that failed are tried again.
+    /// Rows left of a batch that failed are tried again, or a row has to run by itself.
     Retry,
 }
 
 impl CloseReason {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Deadline, Self::Idle, Self::Drained, Self::Retry];
+
     /// The name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Deadline => "deadline",
+            Self::Idle => "idle",
             Self::Drained => "drained",
             Self::Retry => "retry",
         }
@@ -98,6 +107,17 @@ pub struct BatchSeen<'a> {
     pub total: &'a [Duration],
 }
 
+/// What batches of a model are known to cost: `fixed + n * row` for `n` rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CostSeen {
+    /// Of any batch.
+    pub fixed: Duration,
+    /// Of each of its rows.
+    pub row: Duration,
+    /// The smallest size with nearly the most rows a second.
+    pub efficient: usize,
+}
+
 /// What is told of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseSeen {
@@ -123,6 +143,7 @@ impl Observer for Silent {
     fn polled(&self, _: usize, _: usize) {}
     fn batch(&self, _: &BatchSeen<'_>) {}
     fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
+    fn cost(&self, _: ModelIndex, _: CostSeen) {}
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}

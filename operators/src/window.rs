@@ -1,9 +1,8 @@
-//! The batch window of one model: where rows wait for others, and when they stop waiting.
+//! The batch window of one model: where rows wait for others.
 //!
-//! A window is a queue of runs of rows in the order of their polls, each run a piece of a block under one capability. It is *full* when it holds a batch's worth,
-//! and *due* when its oldest row has waited as long as its policy lets it. Which of both came is all that it decides; whether an
-//! executor is free is not its business, so while the device is busy it goes on filling, and the batch size follows the load. Its runs
-//! may be of several epochs and partitions: a window is never closed because an epoch ended.
+//! A window is a queue of runs of rows in the order of their polls, each run a piece of a block under one capability. When it closes, and
+//! how much of it a batch takes, is for the [policy](crate::policy) to say. Its runs may be of several epochs and partitions: a window is
+//! never closed because an epoch ended.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::Block;
-use crate::catalog::BatchPolicy;
 use crate::clock::Moment;
-use crate::observe::CloseReason;
 
 /// Rows of one block that travel together, and the token (in the engine: the capability) under which their outcomes will leave.
 #[derive(Clone, Debug)]
@@ -35,20 +32,14 @@ pub fn overdue_at<C>(run: &Run<C>, deadline: Duration, excused: Moment) -> Momen
 /// The rows of one model that wait for a batch.
 #[derive(Debug)]
 pub struct Window<C> {
-    policy: BatchPolicy,
     runs: VecDeque<Run<C>>,
     rows: usize,
 }
 
 impl<C: Clone> Window<C> {
     /// An empty window.
-    ///
-    /// # Panics
-    ///
-    /// If a batch may have no rows.
-    pub fn new(policy: BatchPolicy) -> Self {
-        assert!(policy.size_max > 0, "a batch has at least one row");
-        Self { policy, runs: VecDeque::new(), rows: 0 }
+    pub fn new() -> Self {
+        Self { runs: VecDeque::new(), rows: 0 }
     }
 
     /// Adds these rows of a block, behind those that were polled before it: blocks of several workers need not come in the order of
@@ -68,21 +59,9 @@ impl<C: Clone> Window<C> {
         self.rows
     }
 
-    /// Why the window would close now, if it would.
-    pub fn closes(&self, now: Moment) -> Option<CloseReason> {
-        if self.rows >= self.policy.size_max {
-            Some(CloseReason::Full)
-        } else if self.rows > 0 && self.due() <= now {
-            Some(CloseReason::Deadline)
-        } else {
-            None
-        }
-    }
-
-    /// When the oldest row will have waited as long as it may; [`Moment::NEVER`] if none waits.
-    pub fn due(&self) -> Moment {
-        let polled = self.runs.front().map(|run| run.block.polled.polled_at);
-        polled.map_or(Moment::NEVER, |polled| polled.after(self.policy.delay_max))
+    /// When the oldest row was polled, if one waits.
+    pub fn oldest(&self) -> Option<Moment> {
+        self.runs.front().map(|run| run.block.polled.polled_at)
     }
 
     /// When its oldest row will be overdue.
@@ -98,9 +77,9 @@ impl<C: Clone> Window<C> {
         taken
     }
 
-    /// Takes the oldest rows out, a batch's worth at most.
-    pub fn take(&mut self) -> Vec<Run<C>> {
-        let mut room = self.policy.size_max;
+    /// Takes the oldest rows out, `rows_max` at most.
+    pub fn take(&mut self, rows_max: usize) -> Vec<Run<C>> {
+        let mut room = rows_max;
         let mut batch = Vec::new();
         while room > 0
             && let Some(run) = self.runs.front_mut()
@@ -116,8 +95,14 @@ impl<C: Clone> Window<C> {
                 room = 0;
             }
         }
-        self.rows -= self.policy.size_max - room;
+        self.rows -= rows_max - room;
         batch
+    }
+}
+
+impl<C: Clone> Default for Window<C> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -142,17 +127,6 @@ mod tests {
         batch.iter().flat_map(|run| run.block.rows[run.rows.clone()].iter().map(|row| row.record)).collect()
     }
 
-    #[test]
-    fn a_lone_row_waits_exactly_its_delay() {
-        let policy = BatchPolicy { size_max: 64, delay_max: Duration::from_millis(50) };
-        let mut window = Window::new(policy);
-        let polled = Moment::from_nanos(7_000_000);
-        assert_eq!((window.closes(Moment::NEVER), window.due()), (None, Moment::NEVER));
-        window.push(block(0, 1, polled), 0..1, 0);
-        assert_eq!(window.closes(Moment::from_nanos(56_999_999)), None);
-        assert_eq!(window.closes(Moment::from_nanos(57_000_000)), Some(CloseReason::Deadline));
-    }
-
     proptest! {
         /// Against a model of three lines: a window is `chunks` of the rows in their order.
         #[test]
@@ -160,7 +134,7 @@ mod tests {
             blocks in prop::collection::vec(0_u32..200, 0..20),
             size_max in 1_usize..100,
         ) {
-            let mut window = Window::new(BatchPolicy { size_max, delay_max: Duration::ZERO });
+            let mut window = Window::new();
             let mut all = 0;
             for (token, rows) in blocks.iter().enumerate() {
                 window.push(block(all, *rows, Moment::START), 0..*rows as usize, token as u64);
@@ -168,14 +142,13 @@ mod tests {
             }
             let model: Vec<u32> = (0..all).collect();
             for chunk in model.chunks(size_max) {
-                let reason = if chunk.len() == size_max { CloseReason::Full } else { CloseReason::Deadline };
-                prop_assert_eq!(window.closes(Moment::START), Some(reason));
-                let batch = window.take();
+                prop_assert_eq!(window.oldest(), Some(Moment::START));
+                let batch = window.take(size_max);
                 prop_assert_eq!(records(&batch), chunk);
                 prop_assert!(batch.iter().all(|run| !run.rows.is_empty()));
             }
             prop_assert_eq!(window.rows(), 0);
-            prop_assert_eq!(window.closes(Moment::NEVER), None);
+            prop_assert_eq!(window.oldest(), None);
         }
     }
 }

@@ -16,6 +16,11 @@ use super::written::{
     OffsetsOutOfRange, OnnxFile, Order, Provider, ResultKey, TopicFile,
 };
 
+/// What `auto` is for the size and the wait of batches, without an objective and with one.
+const STATIC_SIZE_MAX: usize = 64;
+const STATIC_DELAY_MAX: Duration = Duration::from_millis(50);
+const SLO_SIZE_MAX: usize = 256;
+
 /// The first part of every transactional id.
 const APPLICATION: &str = "tidemill";
 
@@ -35,7 +40,7 @@ pub struct Config {
     /// The length of an epoch.
     pub epoch_interval: Duration,
     /// When a batch closes, for models without rules of their own.
-    pub batch: BatchPolicy,
+    pub batch: Batch,
     /// Bounds of what is polled and not committed.
     pub in_flight: InFlight,
     /// The largest request that is taken, in bytes.
@@ -153,6 +158,19 @@ pub struct Commit {
     pub order: Order,
 }
 
+/// When a batch closes, as far as it is written. What is not is filled in by [`Config::batch_policy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The time from poll to outcome that is to be kept.
+    pub slo: Option<Duration>,
+    /// Rows at most.
+    pub size_max: Option<usize>,
+    /// The longest that a row waits.
+    pub delay_max: Option<Duration>,
+    /// The largest input of more than one row, in bytes.
+    pub bytes_max: usize,
+}
+
 /// Bounds of what is polled and not committed.
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight {
@@ -192,10 +210,14 @@ pub struct Models {
 /// What is particular to a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelOverrides {
-    /// Rows of a batch at most.
-    pub size_max: Option<usize>,
-    /// The longest that a row waits.
-    pub delay_max: Option<Duration>,
+    /// The time from poll to outcome that is to be kept, if there is a rule of its own: `Some(None)` is no such time.
+    pub slo: Option<Option<Duration>>,
+    /// Rows of a batch at most, if there is a rule of its own: `Some(None)` is `auto`.
+    pub size_max: Option<Option<usize>>,
+    /// The longest that a row waits, in the same way.
+    pub delay_max: Option<Option<Duration>>,
+    /// The largest input of a batch, in bytes.
+    pub bytes_max: Option<usize>,
     /// The longest from the poll of a row to its outcome, if there is a rule of its own: `Some(None)` is for ever.
     pub deadline: Option<Option<Duration>>,
     /// The longest that a run may take, if there is a rule of its own: `Some(None)` is for ever.
@@ -238,11 +260,35 @@ pub struct Onnx {
 impl Config {
     /// When a batch of this model closes.
     pub fn batch_policy(&self, model: &str) -> BatchPolicy {
-        let overrides = self.models.overrides.get(model);
-        BatchPolicy {
-            size_max: overrides.and_then(|model| model.size_max).unwrap_or(self.batch.size_max),
-            delay_max: overrides.and_then(|model| model.delay_max).unwrap_or(self.batch.delay_max),
+        self.policy(self.models.overrides.get(model))
+    }
+
+    /// When a batch closes of a model without rules of its own.
+    pub fn batch_policy_default(&self) -> BatchPolicy {
+        self.policy(None)
+    }
+
+    fn policy(&self, own: Option<&ModelOverrides>) -> BatchPolicy {
+        let own = own.cloned().unwrap_or_default();
+        let size_max = own.size_max.unwrap_or(self.batch.size_max);
+        let delay_max = own.delay_max.unwrap_or(self.batch.delay_max);
+        // A wait of a model's own is to be obeyed, whatever the others have for an objective.
+        let inherited = self.batch.slo.filter(|_| own.delay_max.flatten().is_none());
+        // What nobody asked for must not be more than may be in flight.
+        let size = |auto: usize| size_max.unwrap_or(auto.min(self.in_flight.records_max));
+        match own.slo.unwrap_or(inherited) {
+            Some(slo) => BatchPolicy::Slo { size_max: size(SLO_SIZE_MAX), slo },
+            None => BatchPolicy::Static {
+                size_max: size(STATIC_SIZE_MAX),
+                delay_max: delay_max.unwrap_or(STATIC_DELAY_MAX),
+            },
         }
+    }
+
+    /// The largest input of a batch of this model, in bytes.
+    pub fn batch_bytes_max(&self, model: &str) -> usize {
+        let own = self.models.overrides.get(model).and_then(|model| model.bytes_max);
+        own.unwrap_or(self.batch.bytes_max)
     }
 
     /// How long this model's rows and runs may take.
@@ -316,7 +362,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
             order: written.commit.order,
         },
         epoch_interval: written.epoch.interval.0,
-        batch: batch(&written.batch),
+        batch: batch(written.batch),
         in_flight: InFlight {
             records_max: written.in_flight.records_max.0,
             bytes_max: written.in_flight.bytes_max.0,
@@ -433,14 +479,21 @@ fn topic(written: TopicFile) -> TopicSpec {
     }
 }
 
-fn batch(written: &BatchFile) -> BatchPolicy {
-    BatchPolicy { size_max: written.size_max.0, delay_max: written.delay_max.0 }
+fn batch(written: BatchFile) -> Batch {
+    Batch {
+        slo: written.slo.0,
+        size_max: written.size_max.exactly().map(|size| size.0),
+        delay_max: written.delay_max.exactly().map(|delay| delay.0),
+        bytes_max: written.bytes_max.0,
+    }
 }
 
 fn overrides(written: ModelOverridesFile) -> ModelOverrides {
     ModelOverrides {
-        size_max: written.batch.size_max.map(|size| size.0),
-        delay_max: written.batch.delay_max.map(|delay| delay.0),
+        slo: written.batch.slo.map(|slo| slo.0),
+        size_max: written.batch.size_max.map(|size| size.exactly().map(|size| size.0)),
+        delay_max: written.batch.delay_max.map(|delay| delay.exactly().map(|delay| delay.0)),
+        bytes_max: written.batch.bytes_max.map(|bytes| bytes.0),
         deadline: written.deadline.map(|deadline| deadline.0),
         run_max: written.run_max.map(|max| max.0),
         providers: written.providers,
@@ -452,6 +505,32 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_has_one_batch_policy_its_own_before_that_of_all() {
+        let policy = |sets: &[&str]| {
+            let sources = crate::config::Sources {
+                sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+                machine: Machine { host: Some("h".into()), cores: 2, ..Machine::default() },
+                ..crate::config::Sources::default()
+            };
+            let config = crate::config::load(&sources).unwrap().config;
+            (config.batch_policy("m"), config.batch_policy("other"), config.batch_bytes_max("m"))
+        };
+        let millis = Duration::from_millis;
+        let obeyed = |size_max, delay| BatchPolicy::Static { size_max, delay_max: millis(delay) };
+        let kept = |size_max, slo| BatchPolicy::Slo { size_max, slo: millis(slo) };
+        assert_eq!(policy(&[]), (obeyed(64, 50), obeyed(64, 50), 64 << 20));
+        assert_eq!(policy(&["batch.slo=80ms"]), (kept(256, 80), kept(256, 80), 64 << 20));
+        let small = ["batch.slo=80ms", "in_flight.records_max=100", "commit.records_max=100"];
+        assert_eq!(policy(&small).0, kept(100, 80));
+        let own = ["batch.slo=80ms", "models.m.batch.delay_max=5ms", "models.m.batch.bytes_max=1MiB"];
+        assert_eq!(policy(&own), (obeyed(64, 5), kept(256, 80), 1 << 20));
+        let own = ["batch.delay_max=5ms", "batch.size_max=8", "models.m.batch.slo=80ms"];
+        assert_eq!(policy(&own), (kept(8, 80), obeyed(8, 5), 64 << 20));
+        let own = ["batch.slo=80ms", "models.m.batch.slo=off", "models.m.batch.size_max=16"];
+        assert_eq!(policy(&own), (obeyed(16, 50), kept(256, 80), 64 << 20));
+    }
 
     #[test]
     fn the_journal_is_kept_where_the_service_or_the_user_keeps_state() {

@@ -13,6 +13,9 @@ pub const LETTER_HEADERS_BYTES_MAX: usize = 16 << 10;
 /// What librdkafka takes where `message.max.bytes` is not set, and where `batch.size` is not.
 const MESSAGE_BYTES_DEFAULT: u64 = 1_000_000;
 
+const ONE_OF_BOTH: &str =
+    "with an objective the policy chooses how long rows wait: set either of the two, and leave the other out";
+
 /// Two settings that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contradiction {
@@ -45,26 +48,28 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
         let key = |rest: &str| {
             super::Key::new(vec!["models".into(), model.clone(), "batch".into(), rest.into()]).to_string()
         };
-        batches(config, &config.batch_policy(model), &key("size_max"), &key("delay_max"), &mut require);
+        let policy = config.batch_policy(model);
+        let time = own_time(config, model).map_or_else(|| time_key(policy).to_owned(), key);
+        batches(config, policy, &key("size_max"), &time, &mut require);
         let own = config.models.overrides.get(model).and_then(|model| model.deadline);
         let deadline = super::Key::new(vec!["models".into(), model.clone(), "deadline".into()]).to_string();
         let deadline = if own.is_some() { deadline.as_str() } else { "records.deadline" };
-        deadlines(
-            config.limits(model),
-            &config.batch_policy(model),
-            deadline,
-            &key("delay_max"),
-            &mut require,
-        );
+        deadlines(config.limits(model), policy, deadline, &time, &mut require);
+        let overrides = &config.models.overrides[model];
+        let both = overrides.slo.flatten().is_some() && overrides.delay_max.flatten().is_some();
+        require(!both, &key("delay_max"), &key("slo"), ONE_OF_BOTH);
         if let Some(run_max) = config.models.overrides.get(model).and_then(|model| model.run_max) {
             let key = super::Key::new(vec!["models".into(), model.clone(), "run_max".into()]).to_string();
             runs(config, run_max, &key, &mut require);
         }
     }
     runs(config, config.onnx.run_max, "onnx.run_max", &mut require);
-    batches(config, &config.batch, "batch.size_max", "batch.delay_max", &mut require);
+    let policy = config.batch_policy_default();
+    batches(config, policy, "batch.size_max", time_key(policy), &mut require);
     let limits = Limits { deadline: config.records_deadline, run_max: config.onnx.run_max };
-    deadlines(limits, &config.batch, "records.deadline", "batch.delay_max", &mut require);
+    deadlines(limits, policy, "records.deadline", time_key(policy), &mut require);
+    let both = config.batch.slo.is_some() && config.batch.delay_max.is_some();
+    require(!both, "batch.delay_max", "batch.slo", ONE_OF_BOTH);
     topics(config, &mut require);
     let has_gpu = config.onnx.providers.iter().any(|provider| *provider != Provider::Cpu);
     require(
@@ -203,19 +208,37 @@ fn sizes(config: &Config, require: &mut Require<'_>) {
     );
 }
 
-fn batches(config: &Config, batch: &BatchPolicy, size_max: &str, delay_max: &str, require: &mut Require<'_>) {
+/// The setting that bounds the wait of a policy.
+fn time_key(policy: BatchPolicy) -> &'static str {
+    match policy {
+        BatchPolicy::Static { .. } => "batch.delay_max",
+        BatchPolicy::Slo { .. } => "batch.slo",
+    }
+}
+
+/// The setting that bounds the wait of a model's batches, if it is the model's own.
+fn own_time(config: &Config, model: &str) -> Option<&'static str> {
+    let own = config.models.overrides.get(model)?;
+    match config.batch_policy(model) {
+        BatchPolicy::Static { .. } => own.delay_max.map(|_| "delay_max"),
+        BatchPolicy::Slo { .. } => own.slo.map(|_| "slo"),
+    }
+}
+
+fn batches(config: &Config, batch: BatchPolicy, size_max: &str, time: &str, require: &mut Require<'_>) {
     require(
-        batch.size_max <= config.in_flight.records_max,
+        batch.size_max() <= config.in_flight.records_max,
         size_max,
         "in_flight.records_max",
         "a batch would never be full: it has to fit into what is in flight",
     );
-    require(
-        batch.delay_max < config.outcome_deadline,
-        delay_max,
-        "outcome.deadline",
-        "a row that waits for others would stop the engine",
-    );
+    let (waits, reason) = match batch {
+        BatchPolicy::Static { delay_max, .. } => {
+            (delay_max, "a row that waits for others would stop the engine")
+        }
+        BatchPolicy::Slo { slo, .. } => (slo, "a request that is still in time would stop the engine"),
+    };
+    require(waits < config.outcome_deadline, time, "outcome.deadline", reason);
 }
 
 /// A row that makes its run hang is tried twice before it is to blame.
@@ -229,19 +252,17 @@ fn runs(config: &Config, run_max: Option<Duration>, key: &str, require: &mut Req
     );
 }
 
-fn deadlines(
-    limits: Limits,
-    batch: &BatchPolicy,
-    deadline: &str,
-    delay_max: &str,
-    require: &mut Require<'_>,
-) {
-    require(
-        limits.deadline.is_none_or(|deadline| batch.delay_max < deadline),
-        delay_max,
-        deadline,
-        "a row that waits for others would miss its deadline",
-    );
+fn deadlines(limits: Limits, batch: BatchPolicy, deadline: &str, time: &str, require: &mut Require<'_>) {
+    let Some(end) = limits.deadline else { return };
+    let (holds, reason) = match batch {
+        BatchPolicy::Static { delay_max, .. } => {
+            (delay_max < end, "a row that waits for others would miss its deadline")
+        }
+        BatchPolicy::Slo { slo, .. } => {
+            (slo <= end, "a request that is still in time would end as a dead letter")
+        }
+    };
+    require(holds, time, deadline, reason);
 }
 
 fn topics(config: &Config, require: &mut Require<'_>) {
@@ -388,6 +409,35 @@ mod tests {
         let half = "onnx.fp16=true".to_owned();
         assert_eq!(contradicting(std::slice::from_ref(&half)), [pair("onnx.fp16", "onnx.providers")]);
         assert_eq!(contradicting(&[half, "models.m.providers=[\"tensorrt\"]".to_owned()]), []);
+    }
+
+    #[test]
+    fn an_objective_and_a_wait_contradict_each_other_where_they_are_of_the_same_models() {
+        let set =
+            |sets: &[&str]| contradicting(&sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
+        let both = pair("batch.delay_max", "batch.slo");
+        assert_eq!(set(&["batch.slo=80ms", "batch.delay_max=5ms"]), [both]);
+        let own = pair("models.m.batch.delay_max", "models.m.batch.slo");
+        assert_eq!(set(&["models.m.batch.slo=80ms", "models.m.batch.delay_max=5ms"]), [own]);
+        for agree in [
+            ["batch.slo=80ms", "batch.size_max=32"],
+            ["batch.slo=80ms", "models.m.batch.delay_max=5ms"],
+            ["batch.delay_max=5ms", "models.m.batch.slo=80ms"],
+        ] {
+            assert_eq!(set(&agree), []);
+        }
+    }
+
+    #[test]
+    fn an_objective_is_reached_before_a_deadline_ends_what_is_still_in_time() {
+        let set =
+            |sets: &[&str]| contradicting(&sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
+        assert_eq!(set(&["batch.slo=80ms", "records.deadline=80ms"]), []);
+        let late = pair("batch.slo", "records.deadline");
+        assert_eq!(set(&["batch.slo=81ms", "records.deadline=80ms"]), [late]);
+        let late = pair("models.m.batch.slo", "models.m.deadline");
+        assert_eq!(set(&["models.m.batch.slo=81ms", "models.m.deadline=80ms"]), [late]);
+        assert_eq!(set(&["batch.slo=5m"]), [pair("batch.slo", "outcome.deadline")]);
     }
 
     proptest! {

@@ -8,8 +8,17 @@ use super::layer::{self, Setting};
 use super::refused;
 
 /// What may be set for a model.
-const MODEL_KEYS: [&str; 7] =
-    ["batch.size_max", "batch.delay_max", "deadline", "run_max", "providers", "not_finite", "output"];
+const MODEL_KEYS: [&str; 9] = [
+    "batch.slo",
+    "batch.size_max",
+    "batch.delay_max",
+    "batch.bytes_max",
+    "deadline",
+    "run_max",
+    "providers",
+    "not_finite",
+    "output",
+];
 
 /// What is wrong with the key of a setting, if anything is.
 pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
@@ -51,7 +60,7 @@ pub(super) fn is_text(key: &Key, defaults: &[Setting]) -> bool {
     }
     match key.parts()[..] {
         ["models", _, "output" | "not_finite" | "deadline" | "run_max"]
-        | ["models", _, "batch", "delay_max"] => true,
+        | ["models", _, "batch", "delay_max" | "slo"] => true,
         _ => defaults.iter().find(|default| &default.key == key).is_some_and(|default| {
             let number = Setting { value: Value::Integer(1), ..default.clone() };
             default.value.is_str() && super::type_fault(&number, defaults).is_some()

@@ -26,6 +26,25 @@ pub(super) enum Count {
     Exactly(usize),
 }
 
+/// `auto`, or a value of this type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Auto<T> {
+    /// What the rest of the configuration suggests.
+    Auto,
+    /// This.
+    Exactly(T),
+}
+
+impl<T> Auto<T> {
+    /// The value, where one is written.
+    pub(super) fn exactly(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Exactly(value) => Some(value),
+        }
+    }
+}
+
 /// `off`, or a duration that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deadline(pub(super) Option<Duration>);
@@ -149,6 +168,19 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+impl<'de, T: serde::de::DeserializeOwned> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        if value.as_str() == Some("auto") {
+            return Ok(Self::Auto);
+        }
+        let value = T::deserialize(value);
+        value
+            .map(Self::Exactly)
+            .map_err(|error| D::Error::custom(format!("{}, or \"auto\"", error.message())))
+    }
+}
+
 impl<'de> Deserialize<'de> for Deadline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a duration with its unit, such as \"2s\", or \"off\"";
@@ -202,6 +234,15 @@ mod tests {
         for bad in ["", "MiB", "-1", "1.5MiB", "99999999999GiB", "5XB"] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_value_may_be_left_to_the_program() {
+        let read = |value: toml::Value| Auto::<Wait>::deserialize(value);
+        assert_eq!(read("auto".into()).unwrap().exactly(), None);
+        assert_eq!(read("5ms".into()).unwrap().exactly(), Some(Wait(Duration::from_millis(5))));
+        let refused = read(5.into()).unwrap_err().to_string();
+        assert!(refused.contains("such as \"50ms\", or \"auto\""), "{refused}");
     }
 
     #[test]

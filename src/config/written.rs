@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use super::secret::Property;
-use super::units::{Bound, Count, Deadline, Interval, Size, Wait};
+use super::units::{Auto, Bound, Count, Deadline, Interval, Size, Wait};
 
 /// All of it. Every key is there, because `default.toml` has each.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,8 +99,10 @@ pub(super) struct EpochFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchFile {
-    pub(super) size_max: BatchSize,
-    pub(super) delay_max: Wait,
+    pub(super) slo: Deadline,
+    pub(super) size_max: Auto<BatchSize>,
+    pub(super) delay_max: Auto<Wait>,
+    pub(super) bytes_max: Size,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -176,8 +178,10 @@ pub(super) struct ModelOverridesFile {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchOverridesFile {
-    pub(super) size_max: Option<BatchSize>,
-    pub(super) delay_max: Option<Wait>,
+    pub(super) slo: Option<Deadline>,
+    pub(super) size_max: Option<Auto<BatchSize>>,
+    pub(super) delay_max: Option<Auto<Wait>>,
+    pub(super) bytes_max: Option<Size>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -235,7 +235,7 @@ fn explaining_shows_what_each_key_is_for() {
     command.args(["--set", &format!("kafka.bootstrap_servers={NOWHERE}")]);
     let (code, stdout, _) = run(command);
     assert_eq!(code, 10);
-    let expected = "  # Rows at most.\n  batch.size_max = 64";
+    let expected = "  # Rows at most. `auto` is 64, and with `slo` 256.\n  batch.size_max = \"auto\"";
     assert!(stdout.contains(expected), "{stdout}");
 }
 

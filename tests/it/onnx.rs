@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use operators::catalog::{BatchPolicy, Limits, Listing, NotFinite};
+use operators::clock::ManualClock;
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
 use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider};
 use operators::model::store::{self, Found};
@@ -80,7 +81,8 @@ fn settings(_: &str) -> ModelSettings {
     ModelSettings {
         output: None,
         not_finite: NotFinite::Refuse,
-        batch: BatchPolicy { size_max: 64, delay_max: Duration::from_millis(50) },
+        batch: BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) },
+        batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         home: 0,
     }
@@ -305,7 +307,7 @@ fn one_bad_file_does_not_stop_the_others() {
         home: 1,
         ..settings(id)
     };
-    let loaded = load_catalog(&backend(), found(folder.path()), by_id).unwrap();
+    let loaded = load_catalog(&backend(), found(folder.path()), &ManualClock::new(), by_id).unwrap();
 
     let ids: Vec<&str> = loaded.catalog.listings().iter().map(Listing::id).collect();
     assert_eq!(ids, ["broken", "fixed", "good", "scored", "twice"]);

@@ -158,7 +158,7 @@ impl Threads {
         }
         let left = Some(Left::Hung { rows: matches!(running, Running::Rows(_)) });
         let inference = served.limits.run_max.unwrap_or_default() + self.parts.grace;
-        Executed { id: running.batch(), outcomes: Vec::new(), left, inference }
+        Executed { id: running.batch(), outcomes: Vec::new(), left, inference, sample: None }
     }
 }
 
@@ -181,6 +181,10 @@ fn run(
 }
 
 impl Device for Threads {
+    fn executors(&self) -> usize {
+        self.parts.executors
+    }
+
     fn room(&self) -> usize {
         self.slots - self.under_way.len()
     }

@@ -25,7 +25,7 @@ struct Rig {
 
 fn rig_with(not_finite: NotFinite, adjust: impl FnOnce(&mut ExecuteParts)) -> Rig {
     let backend = SimulatedBackend::new([SimulatedModel::new("m", ROW_LEN, OUTPUT_LEN)]);
-    let models = models(backend, BatchPolicy { size_max: 64, delay_max: Duration::ZERO }, not_finite);
+    let models = models(backend, BatchPolicy::Static { size_max: 64, delay_max: Duration::ZERO }, not_finite);
     let (clock, observer) = (Arc::new(ManualClock::new()), Arc::default());
     let mut parts = execute_parts(&models, &clock, &observer);
     adjust(&mut parts);

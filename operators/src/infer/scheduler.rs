@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use timely::dataflow::operators::Capability;
 
+use super::closing::Closing;
 use super::under_way::{UnderWay, ranges};
 use super::{BROKEN_DEVICE, InferParts};
 use crate::block::Block;
@@ -18,6 +19,7 @@ use crate::journal::{ALONE_AFTER, LETTER_AFTER, Name};
 use crate::letters::Ending;
 use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
+use crate::policy::Decision;
 use crate::window::{Run, Window};
 
 /// The first and the longest pause before a broken device is tried again.
@@ -35,6 +37,7 @@ pub(super) struct Scheduler {
     device: Box<dyn Device>,
     windows: BTreeMap<ModelIndex, Window<Capability<u64>>>,
     fair: Fair,
+    closing: Closing,
     /// Batches of a row each, which come before any window's.
     singles: VecDeque<UnderWay<Capability<u64>>>,
     /// Rows that may bring the process down: each runs with nothing beside it, before anything else.
@@ -60,11 +63,13 @@ struct Broken {
 
 impl Scheduler {
     pub(super) fn new(parts: InferParts, device: Box<dyn Device>) -> Self {
+        let closing = Closing::new(device.executors());
         Self {
             parts,
             device,
             windows: BTreeMap::new(),
             fair: Fair::new(),
+            closing,
             singles: VecDeque::new(),
             suspects: VecDeque::new(),
             condemned: Vec::new(),
@@ -78,7 +83,8 @@ impl Scheduler {
     pub(super) fn push(&mut self, block: Arc<Block>, capability: Capability<u64>) {
         let model = block.model;
         let served = self.parts.catalog.served(model).expect("decode makes blocks of served models only");
-        let window = self.windows.entry(model).or_insert_with(|| Window::new(served.batch));
+        self.closing.serve(model, served, &*self.parts.observer);
+        let window = self.windows.entry(model).or_default();
         let rows = 0..block.len();
         if let Some(journal) = self.parts.journal.as_ref().filter(|journal| journal.has_suspects()) {
             let crashes: Vec<u32> = rows.clone().map(|row| journal.crashes(&Name::of(&block, row))).collect();
@@ -118,10 +124,13 @@ impl Scheduler {
 
     /// Gives the outcomes of the batches that came back.
     pub(super) fn finished(&mut self, give: &mut Give<'_>) {
-        while let Some(Executed { id, outcomes, left, inference }) = self.device.finished() {
+        while let Some(Executed { id, outcomes, left, inference, sample }) = self.device.finished() {
             let mut under_way = self.under_way.remove(&id).expect("a device gives back what was submitted");
             if let Some(booking) = under_way.booking.take() {
                 self.fair.finished(booking, inference);
+            }
+            if let Some(sample) = sample {
+                self.closing.learn(under_way.batch.model, sample, &*self.parts.observer);
             }
             for (epoch, outcomes) in outcomes {
                 if let Some(outcomes) = under_way.wanted(outcomes) {
@@ -290,20 +299,33 @@ impl Scheduler {
                 self.submit_one(single);
                 continue;
             }
-            let ready: Vec<ModelIndex> = self
-                .windows
+            let decisions = self.decisions(now, closing);
+            let ready: Vec<ModelIndex> = decisions
                 .iter()
-                .filter(|(_, window)| window.closes(now).is_some() || (closing && window.rows() > 0))
+                .filter(|(_, decision)| matches!(decision, Decision::Close { .. }))
                 .map(|(model, _)| *model)
                 .collect();
-            let Some(model) = self.fair.next(&ready) else { break };
-            let batch = self.close(model, now);
-            self.submit_one(batch);
+            let next = self.fair.next(&ready);
+            match next.map(|model| (model, decisions[&model])) {
+                Some((model, Decision::Close { reason, rows })) => {
+                    let batch = self.close(model, reason, rows);
+                    self.submit_one(batch);
+                }
+                _ => return earliest(&decisions),
+            }
         }
-        if self.device.room() == 0 {
-            return Moment::NEVER; // a finished batch wakes the operator
-        }
-        self.windows.values().map(Window::due).min().unwrap_or(Moment::NEVER)
+        Moment::NEVER // a finished batch wakes the operator
+    }
+
+    /// What each window does now.
+    fn decisions(&mut self, now: Moment, draining: bool) -> BTreeMap<ModelIndex, Decision> {
+        let on_device = self.under_way.values().filter(|batch| batch.booking.is_some()).count();
+        self.closing.busy(now, on_device);
+        let decide = |(model, window): (&ModelIndex, &Window<_>)| {
+            let policy = self.parts.catalog.served(*model)?.batch;
+            Some((*model, self.closing.decide(*model, policy, window, now, draining)?))
+        };
+        self.windows.iter().filter_map(decide).collect()
     }
 
     /// Submits a suspect once nothing else is on the device; tells whether others have to wait for one.
@@ -335,10 +357,9 @@ impl Scheduler {
     }
 
     /// Makes a batch of the oldest rows in a window.
-    fn close(&mut self, model: ModelIndex, now: Moment) -> UnderWay<Capability<u64>> {
+    fn close(&mut self, model: ModelIndex, closed: CloseReason, rows: usize) -> UnderWay<Capability<u64>> {
         let window = self.windows.get_mut(&model).expect("a ready model has a window");
-        let closed = window.closes(now).unwrap_or(CloseReason::Drained);
-        let runs = window.take();
+        let runs = window.take(rows);
         self.parts.observer.queued(model, window.rows());
         let served = self.parts.catalog.served(model).expect("a window is of a served model");
         of_runs(served, model, runs, closed)
@@ -349,9 +370,21 @@ impl Scheduler {
         self.next_id += 1;
         under_way.batch.id = id;
         under_way.booking = Some(self.fair.submitted(under_way.batch.model));
-        self.device.submit(under_way.batch.clone());
+        let batch = &under_way.batch;
+        let (rows, reason) = (batch.rows(), batch.closed.name());
+        tracing::debug!(model = batch.served.id, batch = id, rows, reason, "batch submitted");
+        self.device.submit(batch.clone());
         self.under_way.insert(id, under_way);
     }
+}
+
+/// When to look again at windows of which none closes now.
+fn earliest(decisions: &BTreeMap<ModelIndex, Decision>) -> Moment {
+    let moments = decisions.values().filter_map(|decision| match decision {
+        Decision::Wait(moment) => Some(*moment),
+        Decision::Close { .. } => None,
+    });
+    moments.min().unwrap_or(Moment::NEVER)
 }
 
 /// A batch of these rows, not submitted yet.

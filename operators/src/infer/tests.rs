@@ -1,5 +1,7 @@
 //! Inference on a worker, with a device that runs its batches when it is told to.
 
+mod slo;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -29,6 +31,9 @@ use crate::observe::{CloseReason, Silent};
 const DELAY: Duration = Duration::from_millis(50);
 const SIZE_MAX: usize = 4;
 const LETTERS_MAX: u32 = 8;
+/// What the device says that a batch took.
+const FIXED: Duration = Duration::from_millis(4);
+const ROW: Duration = Duration::from_millis(1);
 
 /// The batches that were submitted, until a test has them run.
 #[derive(Default)]
@@ -42,9 +47,14 @@ struct Bench {
 struct Seat {
     bench: Rc<RefCell<Bench>>,
     slots: usize,
+    executors: usize,
 }
 
 impl Device for Seat {
+    fn executors(&self) -> usize {
+        self.executors
+    }
+
     fn room(&self) -> usize {
         let bench = self.bench.borrow();
         self.slots - bench.waiting.len() - bench.executed.len()
@@ -94,10 +104,19 @@ impl<'w> Rig<'w> {
         deadline: Option<Duration>,
         journal: Option<Arc<Journal>>,
     ) -> Self {
+        let batch = BatchPolicy::Static { size_max: SIZE_MAX, delay_max: DELAY };
+        Self::of(worker, batch, (slots, slots), deadline, journal)
+    }
+
+    fn of(
+        worker: &'w mut Worker,
+        batch: BatchPolicy,
+        (slots, executors): (usize, usize),
+        deadline: Option<Duration>,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
         let (clock, observer, alarms) = (Arc::new(ManualClock::new()), Arc::default(), Alarms::new());
         let backend = SimulatedBackend::new(["a", "b"].map(|id| SimulatedModel::new(id, 1, 1)));
-        let batch = BatchPolicy { size_max: SIZE_MAX, delay_max: DELAY };
-
         let models = models_within(backend, batch, NotFinite::Refuse, Limits { deadline, run_max: None });
         let health = Arc::<Health>::default();
         let bench = Rc::<RefCell<Bench>>::default();
@@ -116,7 +135,7 @@ impl<'w> Rig<'w> {
             let (input, stream) = scope.new_input();
             let outcomes = stream.infer(parts, &alarms, |wake| {
                 bench.borrow_mut().wake = Some(wake);
-                Box::new(Seat { bench: Rc::clone(&bench), slots })
+                Box::new(Seat { bench: Rc::clone(&bench), slots, executors })
             });
             (Some(input), Watched::new(outcomes))
         });
@@ -173,6 +192,9 @@ impl<'w> Rig<'w> {
         let mut executed = self.executor.execute(&batch).unwrap();
         // Models that are simulated take no time; for the fair order each batch costs the same.
         executed.inference = Duration::from_millis(1);
+        if let Some(sample) = &mut executed.sample {
+            sample.took = FIXED + ROW * u32::try_from(sample.rows).unwrap();
+        }
         self.bench.borrow_mut().executed.push_back(executed);
         self.bench.borrow().wake.as_ref().unwrap().activate().unwrap();
         self.turn();
@@ -182,7 +204,8 @@ impl<'w> Rig<'w> {
     fn hang(&mut self, place: usize) {
         let id = self.bench.borrow_mut().waiting.remove(place).expect("a batch waits there").id;
         let left = Some(Left::Hung { rows: true });
-        let executed = Executed { id, outcomes: Vec::new(), left, inference: Duration::from_secs(1) };
+        let executed =
+            Executed { id, outcomes: Vec::new(), left, inference: Duration::from_secs(1), sample: None };
         self.bench.borrow_mut().executed.push_back(executed);
         self.bench.borrow().wake.as_ref().unwrap().activate().unwrap();
         self.turn();

@@ -208,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::{BatchPolicy, Limits, NotFinite};
+    use crate::clock::ManualClock;
     use crate::model::load::{ModelSettings, load_catalog};
 
     fn backend() -> SimulatedBackend {
@@ -288,17 +289,19 @@ mod tests {
         let settings = |_: &str| ModelSettings {
             output: None,
             not_finite: NotFinite::Refuse,
-            batch: BatchPolicy { size_max: 8, delay_max: Duration::from_millis(1) },
+            batch: BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(1) },
+            batch_bytes_max: 50,
             limits: Limits::default(),
             home: 3,
         };
-        let loaded = load_catalog(&backend, backend.found(), settings).unwrap();
+        let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();
         let broken = loaded.catalog.find(b"broken").unwrap();
         let slow = loaded.catalog.find(b"slow").unwrap();
         assert!(matches!(loaded.catalog.listing(broken),
             crate::catalog::Listing::Unavailable { reason, .. } if reason.contains("it has two inputs")));
         let served = loaded.catalog.served(slow).unwrap();
-        assert_eq!((served.signature.row_len(), served.home, served.batch.size_max), (3, 3, 8));
+        // Rows of three floats.
+        assert_eq!((served.signature.row_len(), served.home, served.batch.size_max()), (3, 3, 4));
         assert_eq!(loaded.files.keys().copied().collect::<Vec<_>>(), [slow]);
     }
 }

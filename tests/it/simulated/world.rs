@@ -21,7 +21,7 @@ use operators::health::Health;
 use operators::lease::Partition;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel, expected};
-use operators::observe::{BatchSeen, LeaseSeen, Observer};
+use operators::observe::{BatchSeen, CostSeen, LeaseSeen, Observer};
 use operators::outbox::TransactionLimit;
 use tidemill::audit::{AuditOptions, AuditReport, Lookup, Oracle, Tolerance, Unwatched, audit};
 use tidemill::load::{Load, LoadOptions, ModelRow};
@@ -76,6 +76,7 @@ impl Observer for Seen {
     fn polled(&self, _: usize, _: usize) {}
     fn batch(&self, _: &BatchSeen<'_>) {}
     fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
+    fn cost(&self, _: ModelIndex, _: CostSeen) {}
     fn queued(&self, _: ModelIndex, _: usize) {}
     fn committed(&self, _: usize, _: Duration) {}
     fn aborted(&self) {}
@@ -122,15 +123,16 @@ impl World {
         let backend = Arc::new(SimulatedBackend::new(
             ["model-a", "model-b"].map(|id| SimulatedModel::new(id, ROW_LEN, OUTPUT_LEN)),
         ));
-        let batch = BatchPolicy { size_max: 8, delay_max: Duration::from_millis(20) };
+        let batch = BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(20) };
         let settings = |_: &str| ModelSettings {
             output: None,
             not_finite: NotFinite::Refuse,
             batch,
+            batch_bytes_max: usize::MAX,
             limits: Limits { deadline: options.deadline, run_max: None },
             home: 0,
         };
-        let loaded = load_catalog(&*backend, backend.found(), settings).unwrap();
+        let loaded = load_catalog(&*backend, backend.found(), &*clock, settings).unwrap();
         let models = Models {
             catalog: Arc::new(loaded.catalog),
             files: Arc::new(loaded.files),

@@ -26,6 +26,10 @@ struct Damaged<F> {
 }
 
 impl<F: FnMut(&mut Executed)> Device for Damaged<F> {
+    fn executors(&self) -> usize {
+        self.inner.executors()
+    }
+
     fn room(&self) -> usize {
         self.inner.room()
     }
@@ -103,6 +107,10 @@ fn a_second_outcome_for_a_record_stops_the_engine() {
 struct Stuck(Box<dyn Device>);
 
 impl Device for Stuck {
+    fn executors(&self) -> usize {
+        self.0.executors()
+    }
+
     fn room(&self) -> usize {
         self.0.room()
     }

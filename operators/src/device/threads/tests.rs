@@ -119,7 +119,7 @@ struct Rig {
 impl Rig {
     fn new(worker: &Worker, stuck_max: usize) -> Self {
         let backend = SimulatedBackend::new([SimulatedModel::new("m", 1, 1)]);
-        let batch = BatchPolicy { size_max: 8, delay_max: Duration::ZERO };
+        let batch = BatchPolicy::Static { size_max: 8, delay_max: Duration::ZERO };
         let models =
             models_within(backend, batch, NotFinite::Refuse, Limits { deadline: None, run_max: Some(MAX) });
         let (clock, observer) = (Arc::new(ManualClock::new()), Arc::<Recorder>::default());

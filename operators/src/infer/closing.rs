@@ -1,0 +1,79 @@
+//! When the windows of a device close: brings to the policy what batches have cost there, and how busy the device is.
+
+use std::collections::BTreeMap;
+
+use crate::catalog::{BatchPolicy, ModelIndex, Served};
+use crate::clock::Moment;
+use crate::cost::{CostModel, Sample};
+use crate::observe::{CloseReason, CostSeen, Observer};
+use crate::policy::{Decision, Demand, Offer, Waiting, decide};
+use crate::window::Window;
+
+/// What is known of the batches on one device.
+pub(super) struct Closing {
+    costs: BTreeMap<ModelIndex, CostModel>,
+    demand: Demand,
+    executors: usize,
+    /// Executors with something to do.
+    busy: usize,
+}
+
+impl Closing {
+    /// Nothing has run yet on a device of so many executors.
+    pub(super) fn new(executors: usize) -> Self {
+        Self { costs: BTreeMap::new(), demand: Demand::default(), executors, busy: 0 }
+    }
+
+    /// The first rows of a model have come: what was measured when it was loaded is where learning begins.
+    pub(super) fn serve(&mut self, model: ModelIndex, served: &Served, observer: &dyn Observer) {
+        self.costs.entry(model).or_insert_with(|| {
+            let mut cost = CostModel::new(served.batch.size_max());
+            served.measured.iter().for_each(|sample| cost.observe(*sample));
+            tell(model, &cost, observer);
+            cost
+        });
+    }
+
+    /// So many batches are on the device from now on.
+    pub(super) fn busy(&mut self, now: Moment, batches: usize) {
+        self.busy = batches.min(self.executors);
+        self.demand.tell(now, self.busy, self.executors);
+    }
+
+    /// Learns from a batch that was run.
+    pub(super) fn learn(&mut self, model: ModelIndex, sample: Sample, observer: &dyn Observer) {
+        if let Some(cost) = self.costs.get_mut(&model) {
+            cost.observe(sample);
+            tell(model, cost, observer);
+        }
+    }
+
+    /// What the window of a model does now, if anything waits in it. Nothing more will come once the engine is `draining`.
+    pub(super) fn decide<C: Clone>(
+        &self,
+        model: ModelIndex,
+        policy: BatchPolicy,
+        window: &Window<C>,
+        now: Moment,
+        draining: bool,
+    ) -> Option<Decision> {
+        let waiting = Waiting { rows: window.rows(), oldest: window.oldest()? };
+        let cost = self.costs.get(&model).expect("a model with a window is served");
+        let device = Offer { idle: self.busy < self.executors, demand: self.demand.share() };
+        match decide(policy, now, waiting, cost, device) {
+            Decision::Wait(_) if draining => {
+                let rows = match policy {
+                    BatchPolicy::Static { size_max, .. } => size_max,
+                    BatchPolicy::Slo { .. } => cost.efficient(),
+                };
+                Some(Decision::Close { reason: CloseReason::Drained, rows: rows.min(waiting.rows) })
+            }
+            decision => Some(decision),
+        }
+    }
+}
+
+fn tell(model: ModelIndex, cost: &CostModel, observer: &dyn Observer) {
+    let (fixed, row, efficient) = (cost.fixed(), cost.row(), cost.efficient());
+    observer.cost(model, CostSeen { fixed, row, efficient });
+}
