@@ -10,6 +10,7 @@
 mod bad;
 mod schedule;
 mod tenants;
+mod tensor;
 mod write;
 
 use std::str::FromStr;
@@ -50,6 +51,18 @@ impl FromStr for ModelRow {
     }
 }
 
+/// The form of generated requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LoadForm {
+    /// JSON
+    #[default]
+    Json,
+    /// Raw tensors, application/x-tensor
+    Tensor,
+    /// Either, at random
+    Mixed,
+}
+
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -59,6 +72,8 @@ pub struct LoadOptions {
     pub tenants: usize,
     /// The models, asked equally often.
     pub models: Vec<ModelRow>,
+    /// The form of the good requests. Bad ones have that of their kind.
+    pub form: LoadForm,
     /// The exponent of the Zipf distribution over tenants; 0 for an even one.
     pub skew: f64,
     /// Equal options with equal seeds give equal bytes.
@@ -81,6 +96,7 @@ impl Default for LoadOptions {
             requests: 20_000,
             tenants: 8,
             models: Vec::new(),
+            form: LoadForm::Json,
             skew: 0.0,
             seed: 1,
             bad: 0.0,
@@ -235,9 +251,19 @@ impl Load {
         match bad {
             None => {
                 let key = format!("{tenant_id}|{}", model.id);
-                records.push_with(Some(key.as_bytes()), |out| {
-                    self.writer.request(out, &parts, &mut self.random);
-                });
+                let tensor = match self.options.form {
+                    LoadForm::Json => false,
+                    LoadForm::Tensor => true,
+                    LoadForm::Mixed => self.random.next_u32().is_multiple_of(2),
+                };
+                if tensor {
+                    let row = self.writer.numbers(model.row_len, &mut self.random);
+                    tensor::push(records, &key, &parts, &tensor::bytes(&row));
+                } else {
+                    records.push_with(Some(key.as_bytes()), |out| {
+                        self.writer.request(out, &parts, &mut self.random);
+                    });
+                }
                 records.push_header(MODEL_ID, Some(model.id.as_bytes()));
             }
             Some(kind) => {

@@ -129,7 +129,7 @@ pub fn send_load(
             sender.refuse(format!("request {}: {refusal}", made.request_id));
         } else {
             sender.idle_if(watcher.wait_until(schedule.due(index)))?;
-            let names = made.bad.map(|_| Names::read(record.value().unwrap_or_default()));
+            let names = made.bad.map(|_| Names::of(record));
             let request_id = names.map_or(Some(made.request_id), |names| names.request_id);
             sender.send(record, request_id.as_deref())?;
             index += 1;

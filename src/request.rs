@@ -1,10 +1,14 @@
-//! A request, as its JSON says it: read with `serde_json`, for the tools around the engine.
+//! A request, as its bytes say it: JSON read with `serde_json`, or a raw tensor, for the tools around the engine.
 //!
-//! The engine has a decoder of its own. That the tools read requests by another road is meant: the one checks the other.
+//! The engine has decoders of its own. That the tools read requests by another road is meant: the one checks the other.
 
 use std::collections::BTreeMap;
 
+use operators::codec::form::{CONTENT_TYPE, Form};
+use operators::records::RecordView;
 use serde::Deserialize;
+
+mod tensor;
 
 /// The header that names a request's model.
 pub const MODEL_ID: &[u8] = b"model_id";
@@ -20,6 +24,8 @@ pub struct Request {
     pub model_id: String,
     /// The row, flattened in C order. A number that no `f32` can hold is an infinity.
     pub input: Vec<f32>,
+    /// The shape of the row, where the form of the request tells it.
+    pub shape: Option<Vec<usize>>,
 }
 
 /// The JSON of a request, its numbers read as `N`.
@@ -32,7 +38,23 @@ struct Wire<N> {
 }
 
 impl Request {
-    /// Reads the value of a record.
+    /// Reads a record in the form that its content type says.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a request, and what is to blame.
+    pub fn of(record: RecordView<'_>) -> Result<Self, RequestError> {
+        match Form::of(record) {
+            Some(Form::Json) => Self::read(record.value().unwrap_or_default()),
+            Some(Form::Tensor) => tensor::read(record),
+            None => {
+                let found = record.header(CONTENT_TYPE).flatten().unwrap_or_default();
+                Err(RequestError::UnsupportedType(String::from_utf8_lossy(found).into_owned()))
+            }
+        }
+    }
+
+    /// Reads the value of a record, which is JSON.
     ///
     /// ```
     /// use tidemill::request::Request;
@@ -54,7 +76,7 @@ impl Request {
             Err(_) => Wire::<f64>::read(value)?.narrowed(),
         };
         let Wire { request_id, tenant_id, model_id, input } = wire;
-        let request = Self { request_id, tenant_id, model_id, input };
+        let request = Self { request_id, tenant_id, model_id, input, shape: None };
         for (field, text) in [("request_id", &request.request_id), ("tenant_id", &request.tenant_id)] {
             if text.is_empty() {
                 return Err(RequestError::Empty(field));
@@ -101,6 +123,9 @@ pub enum RequestError {
     /// A field that must not be empty is.
     #[error("field `{0}` is empty")]
     Empty(&'static str),
+    /// Its content type, or the type of its numbers, is not one that can be read.
+    #[error("there is no way to read {0}")]
+    UnsupportedType(String),
 }
 
 /// The names in a value that may not be a request, as far as it is a JSON object that has them as strings.
@@ -115,7 +140,15 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names in `value`.
+    /// The names in a record that may not be a request.
+    pub fn of(record: RecordView<'_>) -> Self {
+        match Form::of(record) {
+            Some(Form::Tensor) => tensor::names(record),
+            Some(Form::Json) | None => Self::read(record.value().unwrap_or_default()),
+        }
+    }
+
+    /// The names in `value`, which may be JSON.
     pub fn read(value: &[u8]) -> Self {
         let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(value) else {
             return Self::default();
@@ -128,12 +161,19 @@ impl Names {
     }
 }
 
-/// Checks the fields that a request may have: `metadata` from string to string, `enqueued_at` in RFC 3339.
+/// Checks the fields that a request in JSON may have: `metadata` from string to string, `enqueued_at` in RFC 3339.
 ///
 /// # Errors
 ///
 /// If one of them is of another kind, and which.
-pub fn check_optional_fields(value: &[u8]) -> Result<(), RequestError> {
+pub fn check_optional_fields(record: RecordView<'_>) -> Result<(), RequestError> {
+    match Form::of(record) {
+        Some(Form::Json) => check_optional_json(record.value().unwrap_or_default()),
+        Some(Form::Tensor) | None => Ok(()),
+    }
+}
+
+fn check_optional_json(value: &[u8]) -> Result<(), RequestError> {
     #[derive(Deserialize)]
     struct Optional {
         #[serde(rename = "metadata")]
@@ -184,12 +224,12 @@ mod tests {
 
     #[test]
     fn optional_fields_are_checked_only_where_they_are() {
-        assert_eq!(check_optional_fields(br"{}"), Ok(()));
+        assert_eq!(check_optional_json(br"{}"), Ok(()));
         assert_eq!(
-            check_optional_fields(br#"{"metadata":{"a":"b"},"enqueued_at":"2026-01-01T00:00:00Z"}"#),
+            check_optional_json(br#"{"metadata":{"a":"b"},"enqueued_at":"2026-01-01T00:00:00Z"}"#),
             Ok(())
         );
-        assert!(check_optional_fields(br#"{"metadata":{"a":1}}"#).is_err());
-        assert!(check_optional_fields(br#"{"enqueued_at":"yesterday"}"#).is_err());
+        assert!(check_optional_json(br#"{"metadata":{"a":1}}"#).is_err());
+        assert!(check_optional_json(br#"{"enqueued_at":"yesterday"}"#).is_err());
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::catalog::NotFinite;
 use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use operators::codec::x_tensor;
 use operators::lease::{Offset, Partition};
+use operators::records::Records;
 use serde::{Deserialize, Serialize};
 
 use crate::given::{numbers, request};
@@ -15,6 +17,7 @@ use crate::given::{numbers, request};
 /// Runs every bench of the codec.
 pub(crate) fn bench(criterion: &mut Criterion) {
     decode(criterion);
+    decode_tensors(criterion);
     encode(criterion);
 }
 
@@ -47,6 +50,38 @@ fn decode(criterion: &mut Criterion) {
                 let request: Request<'_> = serde_json::from_slice(black_box(value)).expect("a request");
                 assert_eq!(request.input.len(), floats);
                 black_box(request)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The same rows as raw tensors: what is left when nothing has to be parsed.
+fn decode_tensors(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("codec/decode");
+    for floats in [16, 784] {
+        let row: Vec<u8> = numbers(floats).iter().flat_map(|number| number.to_le_bytes()).collect();
+        let shape = floats.to_string();
+        let mut records = Records::default();
+        records.push(Some(b"tenant-3|mlp-16"), Some(&row));
+        let headers = [
+            ("content-type", "application/x-tensor"),
+            ("request_id", "7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11"),
+            ("tenant_id", "tenant-3"),
+            ("dtype", "f32"),
+            ("shape", &shape),
+            ("model_id", "mlp-16"),
+        ];
+        headers.iter().for_each(|(name, text)| records.push_header(name.as_bytes(), Some(text.as_bytes())));
+        group.throughput(Throughput::Bytes(row.len() as u64));
+        group.bench_function(BenchmarkId::new("x-tensor", floats), |bencher| {
+            let (mut values, mut text) = (Vec::new(), Vec::new());
+            bencher.iter(|| {
+                values.clear();
+                text.clear();
+                let request = x_tensor::decode(black_box(records.get(0)), &mut values, &mut text);
+                assert_eq!(request.expect("a request").floats, floats);
+                black_box((&values, &text));
             });
         });
     }

@@ -47,7 +47,7 @@ pub enum Reason {
     ResultTooLarge,
     /// The tenant is over its quota.
     OverQuota,
-    /// The record's content type is not one that can be decoded.
+    /// The record's content type, or the type of its numbers, is not one that can be decoded.
     UnsupportedType,
     /// The record was in flight at repeated crashes of the process.
     Crashed,

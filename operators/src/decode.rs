@@ -7,9 +7,9 @@
 //!                      └────────┘
 //! ```
 //!
-//! A record is a row when its header names a model, its body decodes and names the same one, the model is served, and the input has the
-//! length of the model's row and no NaN or infinity that the model's configuration forbids. The floats are written straight into the
-//! block's buffer.
+//! A record is a row when its header names a model, its body decodes, in the form that its content type says, and names the same one, the
+//! model is served, and the input has the length of the model's row and no NaN or infinity that the model's configuration forbids. The
+//! floats are written straight into the block's buffer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,12 +23,16 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use crate::block::{Block, Row};
 use crate::broker::Polled;
 use crate::catalog::{Catalog, Listing, ModelIndex, NotFinite};
-use crate::codec::json;
+use crate::codec::form::{CONTENT_TYPE, Form};
+use crate::codec::{Request, json, x_tensor};
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::letters::Letters;
 use crate::model::is_model_id;
 use crate::outcome::Outcomes;
 use crate::records::RecordView;
+
+/// How much of a content type a message names, in bytes.
+const NAMED_BYTES_MAX: usize = 128;
 
 /// What decode works with.
 #[derive(Clone)]
@@ -176,8 +180,7 @@ impl DecodeParts {
         };
         // A body that contradicts its header, or is none, is the more basic fault: say that.
         let (mut values, mut text) = (Vec::new(), Vec::new());
-        let request = json::decode(record.value().unwrap_or_default(), 0, &mut values, &mut text)
-            .map_err(|error| undecodable(&error))?;
+        let request = read(record, 0, &mut values, &mut text)?;
         let tenant = text_at(&text, &request.tenant_id);
         if request.model_id.as_bytes() != id {
             return Err(mismatch(&request.model_id, tenant));
@@ -189,23 +192,23 @@ impl DecodeParts {
     fn row(&self, block: &mut Block, place: usize, record: RecordView<'_>) -> Result<(), Refusal<'static>> {
         let served = self.catalog.served(block.model).expect("blocks are of served models");
         let (values, text) = (block.values.len(), block.text.len());
-        let request = json::decode(
-            record.value().unwrap_or_default(),
-            block.row_len,
-            &mut block.values,
-            &mut block.text,
-        )
-        .map_err(|error| undecodable(&error))?;
+        let request = read(record, block.row_len, &mut block.values, &mut block.text)?;
+        let row_shape = &served.signature.row_shape;
         let refused = if request.model_id != served.id {
             Some(mismatch(&request.model_id, text_at(&block.text, &request.tenant_id)))
         } else if request.floats != block.row_len {
             let message = format!(
-                "`input` has {} numbers, and a row of the model has {} (shape {:?})",
-                request.floats, block.row_len, served.signature.row_shape
+                "the input has {} numbers, and a row of the model has {} (shape {row_shape:?})",
+                request.floats, block.row_len
             );
             Some(route(Reason::WrongShape, message, text_at(&block.text, &request.tenant_id)))
+        } else if let Some(axes) = request.axes.filter(|axes| !x_tensor::fit(axes, row_shape)) {
+            let message =
+                format!("the input has the shape {axes}, and a row of the model has the shape {row_shape:?}");
+            Some(route(Reason::WrongShape, message, text_at(&block.text, &request.tenant_id)))
         } else if !request.finite && served.not_finite == NotFinite::Refuse {
-            let message = "`input` holds a number too large for a 32-bit float".to_owned();
+            let message =
+                "the input holds a number that is not finite, or too large for a 32-bit float".to_owned();
             Some(route(Reason::NotFinite, message, text_at(&block.text, &request.tenant_id)))
         } else {
             None
@@ -252,11 +255,40 @@ impl DecodeParts {
     }
 }
 
+/// Reads a request in the form that its content type says: appends its floats and its text.
+fn read<'a>(
+    record: RecordView<'a>,
+    row_len: usize,
+    values: &mut Vec<f32>,
+    text: &mut Vec<u8>,
+) -> Result<Request<'a>, Refusal<'static>> {
+    match Form::of(record) {
+        Some(Form::Json) => json::decode(record.value().unwrap_or_default(), row_len, values, text)
+            .map_err(|error| undecodable(error.to_string(), error.tenant)),
+        Some(Form::Tensor) => x_tensor::decode(record, values, text).map_err(|error| Refusal {
+            reason: if error.problem == x_tensor::Problem::Dtype {
+                Reason::UnsupportedType
+            } else {
+                Reason::Undecodable
+            },
+            ..undecodable(error.to_string(), error.tenant)
+        }),
+        None => {
+            let found = record.header(CONTENT_TYPE).flatten().unwrap_or_default();
+            let found = String::from_utf8_lossy(&found[..found.len().min(NAMED_BYTES_MAX)]);
+            let [json, tensor] = [Form::Json, Form::Tensor].map(Form::media_type);
+            let message = format!("the content type is {found:?}, and {json} and {tensor} can be read");
+            Err(Refusal { reason: Reason::UnsupportedType, ..undecodable(message, None) })
+        }
+    }
+}
+
 fn tenant_of(record: RecordView<'_>) -> Option<String> {
+    record.value()?;
     let (mut values, mut text) = (Vec::new(), Vec::new());
-    match json::decode(record.value()?, 0, &mut values, &mut text) {
+    match read(record, 0, &mut values, &mut text) {
         Ok(request) => Some(text_at(&text, &request.tenant_id)),
-        Err(error) => error.tenant,
+        Err(refusal) => refusal.tenant,
     }
 }
 
@@ -264,9 +296,8 @@ fn text_at(text: &[u8], range: &std::ops::Range<u32>) -> String {
     String::from_utf8_lossy(&text[range.start as usize..range.end as usize]).into_owned()
 }
 
-fn undecodable(error: &json::DecodeError) -> Refusal<'static> {
-    let message = Cow::Owned(error.to_string());
-    Refusal { message, tenant: error.tenant.clone(), ..Refusal::decode(Reason::Undecodable, "") }
+fn undecodable(message: String, tenant: Option<String>) -> Refusal<'static> {
+    Refusal { message: Cow::Owned(message), tenant, ..Refusal::decode(Reason::Undecodable, "") }
 }
 
 fn mismatch(body: &str, tenant: String) -> Refusal<'static> {
@@ -305,6 +336,22 @@ mod tests {
         let observer = Arc::new(Recorder::default());
         let letters = letters(&Arc::new(ManualClock::new()), &observer);
         (DecodeParts { catalog: models.catalog, letters, bytes_max: BYTES_MAX }, observer)
+    }
+
+    fn typed(content_type: &str, value: &str) -> Message {
+        let mut message = Message::new(Some("m"), value);
+        message.headers.push(("content-type".to_owned(), Some(content_type.as_bytes().to_vec())));
+        message
+    }
+
+    /// A tensor for the model `m`.
+    fn tensor(dtype: &str, shape: &str, value: &[u8]) -> Message {
+        let mut message = Message { value: Some(value.to_vec()), ..typed("application/x-tensor", "") };
+        for (name, value) in [("request_id", "r"), ("tenant_id", "acme"), ("dtype", dtype), ("shape", shape)]
+        {
+            message.headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+        }
+        message
     }
 
     fn decode(parts: &DecodeParts, messages: &[Message]) -> Decoded {
@@ -357,6 +404,14 @@ mod tests {
             (Message::new(Some("m"), &body("m", "[1]")), Reason::WrongShape, Stage::Route),
             (Message::new(Some("m"), &body("m", "[1,2,3]")), Reason::WrongShape, Stage::Route),
             (Message::new(Some("m"), &body("m", "[1,1e39]")), Reason::NotFinite, Stage::Route),
+            (typed("application/x-protobuf", &good), Reason::UnsupportedType, Stage::Decode),
+            // JSON, but its headers do not say what a tensor's have to.
+            (typed("application/x-tensor", &good), Reason::Undecodable, Stage::Decode),
+            (tensor("f64", "2", &[0; 16]), Reason::UnsupportedType, Stage::Decode),
+            (tensor("f32", "2", &[0; 7]), Reason::Undecodable, Stage::Decode),
+            (tensor("f32", "1", &[0; 4]), Reason::WrongShape, Stage::Route),
+            (tensor("f32", "2,1", &[0; 8]), Reason::WrongShape, Stage::Route),
+            (tensor("f32", "2", &[0xff; 8]), Reason::NotFinite, Stage::Route),
         ];
         let (parts, observer) = parts(NotFinite::Refuse);
         let messages: Vec<Message> = cases.iter().map(|(message, ..)| message.clone()).collect();
@@ -392,6 +447,17 @@ mod tests {
         let (parts, _) = parts(NotFinite::Allow);
         let decoded = decode(&parts, &[Message::new(Some("n"), &body("n", "[-1e39]"))]);
         assert_eq!(decoded.blocks[0].values, [f32::NEG_INFINITY]);
+    }
+
+    #[test]
+    fn forms_mix_in_a_block() {
+        let (parts, _) = parts(NotFinite::Refuse);
+        let value = [1.5_f32, -2.0].map(f32::to_le_bytes).concat();
+        let messages = [request("m", &[1.0, 2.0]), tensor("f32", "2", &value), request("m", &[3.0, 4.0])];
+        let decoded = decode(&parts, &messages);
+        let [block] = &decoded.blocks[..] else { panic!("{} blocks", decoded.blocks.len()) };
+        assert_eq!(block.values, [1.0, 2.0, 1.5, -2.0, 3.0, 4.0]);
+        assert_eq!((block.request_id(1), block.tenant_id(1)), ("r", "acme"));
     }
 
     #[test]

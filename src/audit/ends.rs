@@ -118,7 +118,7 @@ pub(super) fn of(
     if header.is_none() {
         found.faults.add(Reason::MissingModelId);
     }
-    let (request, body_model) = found.value(record.value(), rules);
+    let (request, body_model) = found.value(record, rules);
     for model_id in [header, body_model.as_deref().map(str::as_bytes)].into_iter().flatten() {
         if !is_model_id(model_id) {
             found.faults.add(Reason::InvalidModelId);
@@ -136,24 +136,21 @@ pub(super) fn of(
     if record.payload_bytes() > rules.record_bytes_max {
         found.doubts.add(Reason::Undecodable);
     }
-    let content_type = record.header(b"content-type").flatten();
-    if content_type.is_some_and(|kind| !kind.starts_with(b"application/json")) {
-        found.doubts.add(Reason::UnsupportedType);
-    }
     (found.ends(rules), request)
 }
 
 impl Found {
     /// Looks at the value: the request, if it is one, and the model that the body names, if it does.
-    fn value(&mut self, value: Option<&[u8]>, rules: &Rules<'_>) -> (Option<Request>, Option<String>) {
-        let Some(value) = value else {
+    fn value(&mut self, record: RecordView<'_>, rules: &Rules<'_>) -> (Option<Request>, Option<String>) {
+        let Some(value) = record.value() else {
             self.faults.add(Reason::NullValue);
             return (None, None);
         };
-        match Request::read(value) {
+        match Request::of(record) {
             Ok(request) => {
-                let depth = value.iter().filter(|byte| b"[{".contains(byte)).count();
-                if check_optional_fields(value).is_err() || depth > NESTING_SURE {
+                let brackets = value.iter().filter(|byte| b"[{".contains(byte)).count();
+                let deep = request.shape.is_none() && brackets > NESTING_SURE;
+                if check_optional_fields(record).is_err() || deep {
                     // The interface names the types of optional fields, and no depth: either end is in order.
                     self.doubts.add(Reason::Undecodable);
                 }
@@ -164,13 +161,17 @@ impl Found {
                 let model_id = request.model_id.clone();
                 (Some(request), Some(model_id))
             }
+            Err(RequestError::UnsupportedType(_)) => {
+                self.faults.add(Reason::UnsupportedType);
+                (None, None)
+            }
             Err(error) => {
                 self.faults.add(Reason::Undecodable);
                 if matches!(&error, RequestError::Undecodable(why) if why.starts_with("number out of range"))
                 {
                     self.faults.add(Reason::NotFinite);
                 }
-                (None, Names::read(value).model_id)
+                (None, Names::of(record).model_id)
             }
         }
     }
@@ -186,8 +187,13 @@ impl Found {
         match oracle.lookup(model_id) {
             Lookup::NoSuchModel => self.faults.add(Reason::UnknownModel),
             Lookup::Unavailable(_) => self.faults.add(Reason::ModelUnavailable),
-            Lookup::Serves { row_len } => {
-                if request.is_some_and(|request| request.input.len() != row_len) {
+            Lookup::Serves { row_shape } => {
+                let flat = [row_shape.iter().product::<usize>()];
+                let fits = |request: &Request| match &request.shape {
+                    None => request.input.len() == flat[0],
+                    Some(shape) => *shape == row_shape || *shape == flat,
+                };
+                if request.is_some_and(|request| !fits(request)) {
                     self.faults.add(Reason::WrongShape);
                 }
             }
@@ -223,6 +229,6 @@ pub(super) fn name_prints(record: RecordView<'_>, request: Option<&Request>) -> 
     if let Some(request) = request {
         return [&request.request_id, &request.tenant_id, &request.model_id].map(|text| print(Some(text)));
     }
-    let names = Names::read(record.value().unwrap_or_default());
+    let names = Names::of(record);
     [names.request_id, names.tenant_id, names.model_id].map(|text| print(text.as_deref()))
 }

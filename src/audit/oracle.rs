@@ -26,8 +26,8 @@ pub trait Oracle {
 pub enum Lookup {
     /// It is served.
     Serves {
-        /// Floats a row.
-        row_len: usize,
+        /// The shape of a row.
+        row_shape: Vec<usize>,
     },
     /// There is none of this id.
     NoSuchModel,
@@ -70,7 +70,7 @@ struct Loaded {
     input: String,
     /// The shape of a batch of one row.
     shape: Vec<i64>,
-    row_len: usize,
+    row_shape: Vec<usize>,
     output: String,
 }
 
@@ -107,7 +107,7 @@ impl Oracle for OrtOracle {
         match self.model(model_id) {
             None => Lookup::NoSuchModel,
             Some(Err(reason)) => Lookup::Unavailable(reason.clone()),
-            Some(Ok(model)) => Lookup::Serves { row_len: model.row_len },
+            Some(Ok(model)) => Lookup::Serves { row_shape: model.row_shape.clone() },
         }
     }
 
@@ -133,8 +133,8 @@ impl Loaded {
         let Some((-1, row)) = shape.split_first() else {
             return Err(format!("the first axis of input {} is not dynamic", input.name()));
         };
-        let row_len = row.iter().map(|&axis| usize::try_from(axis).ok()).product::<Option<usize>>();
-        let row_len = row_len.ok_or_else(|| format!("input {} has two dynamic axes", input.name()))?;
+        let row_shape = row.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<usize>>>();
+        let row_shape = row_shape.ok_or_else(|| format!("input {} has two dynamic axes", input.name()))?;
         let output = match (&file.output, session.outputs()) {
             (Some(name), outputs) => outputs.iter().find(|output| output.name() == name),
             (None, [output]) => Some(output),
@@ -143,7 +143,7 @@ impl Loaded {
         let output = output.filter(|output| output.dtype().tensor_type() == Some(TensorElementType::Float32));
         let output = output.ok_or("it has no such output, or not of 32-bit floats")?.name().to_owned();
         let shape = std::iter::once(1).chain(row.iter().copied()).collect();
-        Ok(Self { input: input.name().to_owned(), shape, row_len, output, session })
+        Ok(Self { input: input.name().to_owned(), shape, row_shape, output, session })
     }
 
     fn run(&mut self, row: &[f32]) -> Result<Vec<f32>, String> {

@@ -346,7 +346,7 @@ fn a_letter_that_says_it_was_cut_and_was_not_is_found() {
 fn a_request_that_the_model_fails_on_must_not_have_a_result() {
     let world = World::of(LoadOptions { bad: 0.0, ..load() });
     let request = world.get("requests", (2, 5));
-    let first = Request::read(request.value.as_ref().unwrap()).unwrap().input[0];
+    let first = Request::of(request.records().get(0)).unwrap().input[0];
     let mut failing = Sums { fails_on: Some(first), ..oracle() };
     let report = audit(&world, &options(), &mut failing, &mut Unwatched).unwrap();
     assert_eq!(faults(&report), [0, 0, 1, 0, 0]);

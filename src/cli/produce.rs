@@ -13,7 +13,7 @@ use operators::broker::{Broker, BrokerError, Class};
 use operators::clock::{Clock, Moment};
 use serde::Serialize;
 
-use crate::load::{BAD_KINDS, BadKind, Load, LoadError, LoadOptions, ModelRow, Schedule};
+use crate::load::{BAD_KINDS, BadKind, Load, LoadError, LoadForm, LoadOptions, ModelRow, Schedule};
 use crate::produce::{ProduceError, Sender, Tally, Validator, Watcher, send_lines, send_load};
 
 /// Send requests: from lines of JSON, or generated.
@@ -55,6 +55,10 @@ pub struct Args {
     /// Exponent of the Zipf distribution over tenants; 0 is even
     #[arg(long, value_name = "S", default_value_t = 0.0, conflicts_with = "input")]
     pub skew: f64,
+
+    /// The form of generated requests; bad ones have that of their kind
+    #[arg(long, value_name = "FORM", value_enum, default_value_t, conflicts_with = "input")]
+    pub form: LoadForm,
 
     /// The same seed generates the same bytes
     #[arg(long, value_name = "X", default_value_t = 1, conflicts_with = "input")]
@@ -244,6 +248,7 @@ impl Source {
                     requests: requests.unwrap_or_default(),
                     tenants: args.tenants,
                     models,
+                    form: args.form,
                     skew: args.skew,
                     seed: args.seed,
                     bad: args.bad,

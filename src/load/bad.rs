@@ -2,13 +2,14 @@
 
 use std::str::FromStr;
 
+use operators::codec::form::CONTENT_TYPE;
 use operators::dead_letter::Reason;
 use operators::records::Records;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::LoadError;
 use super::write::{Parts, Writer};
+use super::{LoadError, tensor};
 use crate::request::MODEL_ID;
 
 macro_rules! bad_kinds {
@@ -74,6 +75,14 @@ bad_kinds! {
     BinaryGarbage, "binary_garbage" => Undecodable;
     /// A name that is not UTF-8.
     NotUtf8, "not_utf8" => Undecodable;
+    /// A content type that nothing reads.
+    UnsupportedType, "unsupported_type" => UnsupportedType;
+    /// A raw tensor of numbers of another type than the model takes.
+    TensorType, "tensor_type" => UnsupportedType;
+    /// A raw tensor that is a byte shorter than its shape says.
+    TensorLength, "tensor_length" => Undecodable;
+    /// A raw tensor that holds NaN.
+    TensorNan, "tensor_nan" => NotFinite;
 }
 
 impl FromStr for BadKind {
@@ -106,6 +115,9 @@ pub(super) fn push(
         _ => parts.model.id.clone(),
     };
     let key = format!("{tenant_id}|{model_id}");
+    if matches!(kind, BadKind::TensorType | BadKind::TensorLength | BadKind::TensorNan) {
+        return push_tensor(kind, records, &key, writer, parts, random);
+    }
     let value = (kind != BadKind::NullValue).then(|| match kind {
         BadKind::NotJson => b"model=mlp input=0.1;0.2".to_vec(),
         BadKind::BinaryGarbage => garbage(random),
@@ -113,6 +125,9 @@ pub(super) fn push(
     });
     records.push(Some(key.as_bytes()), value.as_deref());
 
+    if kind == BadKind::UnsupportedType {
+        records.push_header(CONTENT_TYPE, Some(b"application/x-protobuf"));
+    }
     let other = other_model.map_or_else(|| format!("{model_id}-other"), str::to_owned);
     match kind {
         BadKind::MissingHeader => {}
@@ -121,6 +136,32 @@ pub(super) fn push(
         BadKind::Mismatch => records.push_header(MODEL_ID, Some(other.as_bytes())),
         _ => records.push_header(MODEL_ID, Some(model_id.as_bytes())),
     }
+}
+
+/// Adds a raw tensor with a fault.
+fn push_tensor(
+    kind: BadKind,
+    records: &mut Records,
+    key: &str,
+    writer: &Writer,
+    parts: &Parts<'_>,
+    random: &mut impl Rng,
+) {
+    let mut row = writer.numbers(parts.model.row_len, random);
+    if kind == BadKind::TensorNan
+        && let Some(last) = row.last_mut()
+    {
+        *last = f32::NAN;
+    }
+    let mut value = tensor::bytes(&row);
+    if kind == BadKind::TensorLength && value.pop().is_none() {
+        value.push(0);
+    }
+    tensor::push(records, key, parts, &value);
+    if kind == BadKind::TensorType {
+        records.push_header(b"dtype", Some(b"f64"));
+    }
+    records.push_header(MODEL_ID, Some(parts.model.id.as_bytes()));
 }
 
 /// 200 bytes of which the first begins no JSON.

@@ -15,19 +15,23 @@ fn options() -> LoadOptions {
 #[test]
 fn every_good_request_can_be_read() {
     let mut models = BTreeMap::<String, usize>::new();
-    for generated in Load::new(options()).unwrap() {
+    let mut tensors = 0;
+    let mixed = LoadOptions { form: LoadForm::Mixed, ..options() };
+    for generated in Load::new(mixed).unwrap() {
         let record = generated.record();
-        let request = Request::read(record.value().unwrap()).unwrap();
-        check_optional_fields(record.value().unwrap()).unwrap();
+        let request = Request::of(record).unwrap();
+        check_optional_fields(record).unwrap();
         assert_eq!(request.request_id, generated.made.request_id);
         assert_eq!(record.key(), Some(request.key().as_bytes()));
         assert_eq!(record.header(MODEL_ID), Some(Some(request.model_id.as_bytes())));
         assert_eq!(request.input.len(), if request.model_id == "mlp-16" { 16 } else { 384 });
         assert!(request.input.iter().all(|value| value.abs() < 3.0));
         assert_eq!(generated.made.expected(), Expected::Result);
+        tensors += usize::from(request.shape.is_some());
         *models.entry(request.model_id).or_default() += 1;
     }
     assert!(models.values().all(|&count| count > 900), "{models:?}");
+    assert!((900..1_100).contains(&tensors), "{tensors}");
 }
 
 #[test]
@@ -50,7 +54,7 @@ fn the_kinds_of_bad_requests_are_spread_evenly() {
     }
     assert_eq!(counts.values().sum::<usize>(), 200);
     assert_eq!(counts.len(), BAD_KINDS.len());
-    assert!(counts.values().all(|&count| count == 10 || count == 11), "{counts:?}");
+    assert!(counts.values().all(|&count| count == 8 || count == 9), "{counts:?}");
 }
 
 #[test]
@@ -69,7 +73,7 @@ fn undecodable_requests_cannot_be_read() {
         BAD_KINDS.into_iter().filter(|kind| kind.reason() == Reason::Undecodable).collect();
     let options = LoadOptions { requests: 500, bad: 1.0, bad_kinds, ..options() };
     for generated in Load::new(options).unwrap() {
-        assert!(Request::read(generated.record().value().unwrap()).is_err(), "{:?}", generated.made);
+        assert!(Request::of(generated.record()).is_err(), "{:?}", generated.made);
     }
 }
 

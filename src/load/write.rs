@@ -1,4 +1,4 @@
-//! The JSON of a request.
+//! The JSON of a request, and the numbers of any.
 
 use rand::Rng;
 
@@ -70,9 +70,24 @@ impl Writer {
         out.push(b']');
     }
 
+    /// The row that [`Writer::row`] would have written.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded once, as the text would be")]
+    pub(super) fn numbers(&self, row_len: usize, random: &mut impl Rng) -> Vec<f32> {
+        let mut number = || {
+            let (left, right) = self.draw(random);
+            ((f64::from(left) - f64::from(right)) / f64::from(self.scale)) as f32
+        };
+        (0..row_len).map(|_| number()).collect()
+    }
+
+    /// Two numbers whose difference is a float's digits.
+    fn draw(&self, random: &mut impl Rng) -> (u32, u32) {
+        (random.next_u32() % (3 * self.scale), random.next_u32() % (3 * self.scale))
+    }
+
     /// A float between -3 and 3, those near 0 more often: what a normalized feature looks like.
     fn float(&self, out: &mut Vec<u8>, random: &mut impl Rng) {
-        let (left, right) = (random.next_u32() % (3 * self.scale), random.next_u32() % (3 * self.scale));
+        let (left, right) = self.draw(random);
         if left < right {
             out.push(b'-');
         }

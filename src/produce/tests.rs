@@ -86,7 +86,7 @@ fn load(bad: f64, bad_kinds: Vec<BadKind>) -> Load {
     let models = vec!["mlp-16:16".parse().unwrap()];
     let oversized_bytes = 20_000;
     Load::new(LoadOptions {
-        requests: 190,
+        requests: 230,
         models,
         bad,
         bad_kinds,
@@ -190,7 +190,7 @@ fn every_acknowledgement_is_logged_with_its_request() {
         })
         .collect();
     logged.sort();
-    let expected: Vec<(i64, String)> = (0..190).map(|index| (index, format!("r1-{index}"))).collect();
+    let expected: Vec<(i64, String)> = (0..230).map(|index| (index, format!("r1-{index}"))).collect();
     assert_eq!(logged, expected);
 }
 
@@ -201,7 +201,7 @@ fn without_a_validator_bad_requests_are_sent_as_they_are() {
     let kinds = BAD_KINDS.to_vec();
     send_load(load(1.0, kinds.clone()), None, Schedule::at_once(), &mut sender, &mut Unwatched).unwrap();
     let records = writer.records.lock().unwrap();
-    assert_eq!(records.len(), 190);
+    assert_eq!(records.len(), 230);
     for (sent, generated) in records.iter().zip(load(1.0, kinds)) {
         let made = generated.record();
         assert_eq!((sent.key(), sent.value()), (made.key(), made.value()));
@@ -217,7 +217,7 @@ fn a_record_that_is_too_large_for_the_broker_does_not_stop_the_others() {
     send_load(load, None, Schedule::at_once(), &mut sender, &mut Unwatched).unwrap();
     sender.finish(Duration::ZERO).unwrap();
     let tally = sender.tally();
-    assert_eq!((tally.sent, tally.acknowledged, tally.failed), (190, 171, 19));
+    assert_eq!((tally.sent, tally.acknowledged, tally.failed), (230, 207, 23));
     assert!(!tally.complete());
 }
 
@@ -257,9 +257,9 @@ fn each_request_waits_until_it_is_due() {
     let mut sender = Sender::new(Box::new(FakeWriter::default()), "requests", None);
     let schedule = Schedule::at_rate(10.0).unwrap();
     send_load(load(0.0, Vec::new()), None, schedule, &mut sender, &mut waits).unwrap();
-    assert_eq!(waits.0.len(), 190);
+    assert_eq!(waits.0.len(), 230);
     assert_eq!(waits.0[15], Duration::from_millis(1_500));
-    assert_eq!(sender.tally().acknowledged, 189, "what waits for its turn is collected before it is sent");
+    assert_eq!(sender.tally().acknowledged, 229, "what waits for its turn is collected before it is sent");
 }
 
 proptest! {

@@ -108,9 +108,9 @@ impl Validator {
             Some(None | Some(b"")) => return Err(Refusal::EmptyHeader),
             Some(Some(header)) => header,
         };
-        let value = record.value().ok_or(Refusal::NullValue)?;
-        let request = Request::read(value)?;
-        check_optional_fields(value)?;
+        record.value().ok_or(Refusal::NullValue)?;
+        let request = Request::of(record)?;
+        check_optional_fields(record)?;
         if request.model_id.as_bytes() != header {
             let header = String::from_utf8_lossy(header).into_owned();
             return Err(Refusal::Mismatch { body: request.model_id, header });

@@ -26,6 +26,6 @@ mod oracle;
 mod text;
 mod time;
 
-pub use decode::{DecodeError, Field, NESTING_MAX, Problem, Request, decode};
+pub use decode::{DecodeError, Field, NESTING_MAX, Problem, decode};
 pub use encode::{BatchFacts, NotFiniteOutput, ResultTemplate, RowFacts};
 pub use time::rfc3339_micros;

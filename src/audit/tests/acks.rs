@@ -6,8 +6,7 @@ use super::*;
 fn ack_log(world: &World) -> tempfile::NamedTempFile {
     let mut log = tempfile::NamedTempFile::new().unwrap();
     for place in world.places("requests") {
-        let request_id =
-            Names::read(world.get("requests", place).value.as_deref().unwrap_or_default()).request_id;
+        let request_id = Names::of(world.get("requests", place).records().get(0)).request_id;
         let line = serde_json::json!({
             "topic": "requests", "partition": place.0, "offset": place.1, "request_id": request_id,
         });

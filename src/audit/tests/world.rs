@@ -34,6 +34,14 @@ impl Rec {
         serde_json::from_slice(self.value.as_ref().unwrap()).unwrap()
     }
 
+    /// The record as it would be read.
+    pub(super) fn records(&self) -> Records {
+        let mut records = Records::default();
+        records.push(self.key.as_deref(), self.value.as_deref());
+        self.headers.iter().for_each(|(name, value)| records.push_header(name, value.as_deref()));
+        records
+    }
+
     /// Changes the JSON of the value.
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut serde_json::Value)) {
         let mut json = self.json();
@@ -70,7 +78,7 @@ impl Sums {
 impl Oracle for Sums {
     fn lookup(&mut self, model_id: &str) -> Lookup {
         let row_len = self.models.get(model_id);
-        row_len.map_or(Lookup::NoSuchModel, |&row_len| Lookup::Serves { row_len })
+        row_len.map_or(Lookup::NoSuchModel, |&row_len| Lookup::Serves { row_shape: vec![row_len] })
     }
 
     fn infer(&mut self, model_id: &str, input: &[f32]) -> Result<Vec<f32>, String> {
@@ -165,7 +173,7 @@ fn append(topic: &mut Topic, spread: usize, record: Rec) {
 
 /// The result of a request.
 pub(super) fn result_of(request: &Rec, partition: usize, offset: i64) -> Rec {
-    let read = Request::read(request.value.as_ref().unwrap()).unwrap();
+    let read = Request::of(request.records().get(0)).unwrap();
     let value = serde_json::json!({
         "request_id": read.request_id, "model_id": read.model_id, "tenant_id": read.tenant_id,
         "output": Sums::output(&read.input), "latency_ms": 3.5, "inferred_at": "2026-01-01T00:00:01.5Z",

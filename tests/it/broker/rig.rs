@@ -19,7 +19,7 @@ use operators::model::{ModelFile, store};
 use tempfile::TempDir;
 use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, ResultKey, audit};
 use tidemill::cli::audit::Patience;
-use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
+use tidemill::load::{Load, LoadForm, LoadOptions, ModelRow, Schedule};
 use tidemill::produce::{Sender, Watcher, send_load};
 
 use super::engine::Engine;
@@ -205,13 +205,14 @@ impl Rig {
         files
     }
 
-    /// Starts to send requests to four models, 1 % of them bad, of every kind in turn; so many a second, or as fast as can be.
+    /// Starts to send requests to four models, in JSON and as tensors, 1 % of them bad, of every kind in turn; so many a second, or as fast as can be.
     pub(crate) fn load(&self, requests: u64, rate: Option<f64>) -> Loading {
         let models = ["anomaly-32:32", "cnn-6x64:384", "ffnn-784:784", "mlp-16:16"];
         let clock = SystemClock::new();
         let load = Load::new(LoadOptions {
             requests,
             models: models.iter().map(|model| model.parse::<ModelRow>().unwrap()).collect(),
+            form: LoadForm::Mixed,
             bad: 0.01,
             oversized_bytes: RECORD_BYTES_MAX,
             enqueued_from_micros: clock.wall_micros(),

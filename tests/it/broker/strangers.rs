@@ -130,6 +130,45 @@ fn bad_bodies() -> Vec<Bad> {
     ]
 }
 
+/// The kinds in which the content type, or what goes with it, is to blame.
+fn bad_forms() -> Vec<Bad> {
+    let of_type = |name, content_type: &[u8]| Bad {
+        headers: [header(b"mlp-16"), vec![(b"content-type".to_vec(), Some(content_type.to_vec()))]].concat(),
+        hashed: Some("of the key"),
+        ..spoiled(name, "unsupported_type", "decode")
+    };
+    let tensor = |name, reason, stage, dtype: &str, shape: &str, value: Vec<u8>| {
+        let mut bad = of_type(name, b"application/x-tensor");
+        for (name, text) in
+            [("request_id", "r"), ("tenant_id", "of the headers"), ("dtype", dtype), ("shape", shape)]
+        {
+            bad.headers.push((name.as_bytes().to_vec(), Some(text.as_bytes().to_vec())));
+        }
+        Bad { value: Some(value), hashed: Some("of the headers"), reason, stage, ..bad }
+    };
+    let zeros = |bytes| vec![0; bytes];
+    vec![
+        of_type("a type that nothing reads", b"application/x-protobuf"),
+        of_type("a type that is no text", b"\xff\x00"),
+        of_type("a type that is nearly right", b"application/json2"),
+        Bad { reason: "undecodable", ..of_type("JSON that is called a tensor", b"application/x-tensor") },
+        tensor("doubles", "unsupported_type", "decode", "f64", "16", zeros(128)),
+        tensor("a byte too few", "undecodable", "decode", "f32", "16", zeros(63)),
+        tensor("a shape that is none", "undecodable", "decode", "f32", "16,", zeros(64)),
+        tensor(
+            "a shape beyond any memory",
+            "undecodable",
+            "decode",
+            "f32",
+            "99999999999999999999",
+            zeros(64),
+        ),
+        tensor("a row too short", "wrong_shape", "route", "f32", "15", zeros(60)),
+        tensor("a row on its side", "wrong_shape", "route", "f32", "16,1", zeros(64)),
+        tensor("NaN in bits", "not_finite", "route", "f32", "16", vec![0xff; 64]),
+    ]
+}
+
 /// The kinds in which keys and other headers are strange: they change nothing, and nothing of them is changed. No name has a zero
 /// byte: librdkafka, which the engine reads with, ends the name there.
 fn strange_company() -> Vec<Bad> {
@@ -295,7 +334,8 @@ fn check_ours(rig: &Rig, place: usize, bad: &Bad, sent: &Sent, ours: &[(Vec<u8>,
 #[test]
 fn bad_requests_of_a_foreign_client_become_dead_letters_byte_for_byte() {
     let rig = Rig::new("strangers", 4);
-    let requests: Vec<Bad> = [bad_headers(), bad_bodies(), strange_company()].into_iter().flatten().collect();
+    let requests: Vec<Bad> =
+        [bad_headers(), bad_bodies(), bad_forms(), strange_company()].into_iter().flatten().collect();
     let sent = send(&rig.requests(), &requests);
     assert_eq!(sent.len(), requests.len());
     let _engine = rig.engine("one");

@@ -92,7 +92,7 @@ fn run_seed(seed: u64, world: &World, ends: &[i64]) -> BTreeSet<(i32, i64)> {
 #[test]
 fn whatever_is_deleted_under_an_engine_nothing_is_lost_but_what_was_named_and_accepted() {
     let mut losses = 0;
-    for seed in super::seeds(40) {
+    for seed in super::seeds(80) {
         let world = World::new(seed, WorldOptions { requests: 400, ..WorldOptions::default() });
         let (log, ends) = ack_log(&world);
         let accepted = run_seed(seed, &world, &ends);
@@ -126,7 +126,7 @@ fn make_anew(broker: &SimulatedBroker) {
 #[test]
 fn a_topic_made_anew_under_an_engine_stops_it_before_anything_of_the_new_one_is_committed() {
     let mut stopped = 0;
-    for seed in super::seeds(40) {
+    for seed in super::seeds(80) {
         let world = World::new(seed, WorldOptions { requests: 400, ..WorldOptions::default() });
         let (at, broker, mut is_new) = (Dice(seed + 1).roll(2_000), world.broker.clone(), false);
         let end = world.run_with(world.engine(), World::lots(seed), move |progress| {

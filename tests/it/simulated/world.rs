@@ -24,7 +24,7 @@ use operators::model::simulated::{SimulatedBackend, SimulatedModel, expected};
 use operators::observe::{BatchSeen, CostSeen, LeaseSeen, Observer};
 use operators::outbox::TransactionLimit;
 use tidemill::audit::{AuditOptions, AuditReport, Lookup, Oracle, Tolerance, Unwatched, audit};
-use tidemill::load::{Load, LoadOptions, ModelRow};
+use tidemill::load::{Load, LoadForm, LoadOptions, ModelRow};
 
 const ROW_LEN: usize = 4;
 const OUTPUT_LEN: usize = 3;
@@ -99,7 +99,7 @@ struct Answers;
 impl Oracle for Answers {
     fn lookup(&mut self, model_id: &str) -> Lookup {
         if model_id == "model-a" || model_id == "model-b" {
-            Lookup::Serves { row_len: ROW_LEN }
+            Lookup::Serves { row_shape: vec![ROW_LEN] }
         } else {
             Lookup::NoSuchModel
         }
@@ -154,6 +154,7 @@ impl World {
             tenants: 5,
             models,
             seed,
+            form: LoadForm::Mixed,
             oversized_bytes: 4_000,
             ..LoadOptions::default()
         };

@@ -15,24 +15,10 @@ use std::ops::Range;
 
 use super::cursor::Cursor;
 use super::{float, text, time};
+use crate::codec::{Request, position};
 
 /// How deep values may be nested, the request's own object included.
 pub const NESTING_MAX: usize = 128;
-
-/// What a request says, beside the floats and the text that [`decode`] appended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// Where its request id stands in the text.
-    pub request_id: Range<u32>,
-    /// Where its tenant id stands in the text.
-    pub tenant_id: Range<u32>,
-    /// The model that it names, unchecked: compare it with the header, which has been checked.
-    pub model_id: Cow<'a, str>,
-    /// How many floats its input has.
-    pub floats: usize,
-    /// Whether all of them are finite. JSON can't write an infinity, but a number too large for an `f32` becomes one.
-    pub finite: bool,
-}
 
 /// Decodes one request: appends the floats of its `input` to `values`, and its request id and tenant id, unescaped, to `text`.
 ///
@@ -255,6 +241,7 @@ fn read_request<'a>(
         model_id: fields.model_id.take().ok_or(missing(Field::ModelId))?,
         floats: input.floats,
         finite: input.finite,
+        axes: None,
     };
     match cursor.peek() {
         None => Ok(request),
@@ -338,8 +325,4 @@ fn skip_time(mut cursor: Cursor<'_>) -> Result<Cursor<'_>, Fault> {
     } else {
         Err(Fault { problem: Problem::NotATime, at: quoted.start() - 1 })
     }
-}
-
-fn position(text: &[u8]) -> u32 {
-    u32::try_from(text.len()).expect("a block's text stays below 4 GiB")
 }
