@@ -37,12 +37,14 @@ pub(crate) struct WorldOptions {
     pub(crate) bad: f64,
     /// How long a request may take, if there is a bound.
     pub(crate) deadline: Option<Duration>,
+    /// The objective of batches, if they have one.
+    pub(crate) slo: Option<Duration>,
     pub(crate) delivery: Delivery,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { requests: 240, bad: 0.1, deadline: None, delivery: Delivery::ExactlyOnce }
+        Self { requests: 240, bad: 0.1, deadline: None, slo: None, delivery: Delivery::ExactlyOnce }
     }
 }
 
@@ -123,7 +125,10 @@ impl World {
         let backend = Arc::new(SimulatedBackend::new(
             ["model-a", "model-b"].map(|id| SimulatedModel::new(id, ROW_LEN, OUTPUT_LEN)),
         ));
-        let batch = BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(20) };
+        let batch = match options.slo {
+            Some(slo) => BatchPolicy::Slo { size_max: 8, slo },
+            None => BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(20) },
+        };
         let settings = |_: &str| ModelSettings {
             output: None,
             not_finite: NotFinite::Refuse,
