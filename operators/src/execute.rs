@@ -1,19 +1,19 @@
 //! What an executor does with a batch: gather its rows, run the model, encode an outcome for each row.
 //!
-//! One poison row never takes its batch with it. When a run fails, the batch is halved, and each half run by itself, until the row that
-//! fails alone is found: at most `2 * log2(n)` more calls for one poison row among n. Then a known good row is run, a row of zeros, as
-//! when the model was opened. If it succeeds, and the row fails once more after it, the row was to blame and becomes a dead letter. If
-//! the good row fails too, the device is broken: no row gets an outcome for that, and what is left of the batch goes back to be tried
-//! again.
+//! One poison row never takes its batch with it: see [`isolate`]. A row that is to blame becomes a dead letter. If the device is broken, no
+//! row gets an outcome for that, and what is left of the batch goes back to be tried again.
 //!
 //! A run that had to be cancelled because it took too long is no different, except that its rows then run one by one. One that does not
 //! even return when it is cancelled leaves this executor without anybody who waits for it; see [`crate::watch`].
+
+mod isolate;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::isolate::{Isolation, Stop};
 use crate::block::Block;
 use crate::broker::Polled;
 use crate::catalog::ModelIndex;
@@ -126,32 +126,15 @@ impl Executor {
 
     fn run(&mut self, batch: &Batch) -> Option<Executed> {
         let started = self.parts.clock.now();
-        let mut book = Book::new(&self.parts, batch, started, self.usual);
-        let mut calls = Calls::default();
-        let mut left = Vec::new();
-        let mut broken = None;
-        let whole = 0..batch.rows();
-        let mut ranges = vec![whole];
-        while let Some(range) = ranges.pop() {
-            match self.sessions.try_rows(batch, &range, &mut calls) {
-                Tried::Inferred => book.results(range, &self.sessions.output, calls.time),
-                Tried::Failed => {
-                    let middle = range.start + range.len() / 2;
-                    ranges.push(middle..range.end);
-                    ranges.push(range.start..middle);
-                }
-                // Halving would wait for the row that takes so long once a level.
-                Tried::Overran => ranges.extend(range.rev().map(|row| row..row + 1)),
-                Tried::ToBlame(failure) => book.failure(range.start, &failure),
-                Tried::Broken(device) => {
-                    broken = Some(device);
-                    left.push(range);
-                    left.append(&mut ranges);
-                }
-                Tried::GivenUp => return None,
-            }
-        }
-        left.sort_by_key(|range| range.start);
+        let book = Book::new(&self.parts, batch, started, self.usual);
+        let mut isolation = Isolation::new(&mut self.sessions, batch, book);
+        let broken = match isolation.run() {
+            Ok(()) => None,
+            Err(Stop::Broken(device)) => Some(device),
+            Err(Stop::GivenUp) => return None,
+        };
+        let left: Vec<Range<usize>> = isolation.left().collect();
+        let Isolation { book, calls, .. } = isolation;
         let (outcomes, queue, total) = book.close();
         if let Some((_, largest)) = outcomes.iter().max_by_key(|(_, outcomes)| outcomes.len()) {
             self.usual = largest.size();
@@ -187,32 +170,7 @@ impl Sessions {
         Ok(self.open.get_mut(&model).expect("it was opened above"))
     }
 
-    /// Runs the rows in `range`, whose outputs are then in `self.output`. If a single row fails, finds out what is to blame.
-    fn try_rows(&mut self, batch: &Batch, range: &Range<usize>, calls: &mut Calls) -> Tried {
-        // Over these rows an executor was given up. Is it the rows, or does the device hang on everything?
-        if batch.hangs > 0
-            && let Err(failed) = self.known_good_row(batch, calls)
-        {
-            return failed.of_device();
-        }
-        match self.run(batch, range.clone(), calls) {
-            Ok(()) => return Tried::Inferred,
-            Err(Failed::GivenUp) => return Tried::GivenUp,
-            Err(Failed::Run(_)) if range.len() > 1 => return Tried::Failed,
-            Err(Failed::Overran(_)) if range.len() > 1 => return Tried::Overran,
-            Err(Failed::Run(_) | Failed::Overran(_)) => {}
-        }
-        if let Err(failed) = self.known_good_row(batch, calls) {
-            return failed.of_device();
-        }
-        // The device may have recovered in between: only a row that fails again, right after a good one, is to blame.
-        match self.run(batch, range.clone(), calls) {
-            Ok(()) => Tried::Inferred,
-            Err(Failed::GivenUp) => Tried::GivenUp,
-            Err(failure) => Tried::ToBlame(failure),
-        }
-    }
-
+    /// Runs the rows in `range`, whose outputs are then in `self.output`.
     fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), Failed> {
         // Nobody's record is to blame for what happens when a model is opened.
         self.open(batch.model).map_err(Failed::Run)?;
@@ -227,6 +185,7 @@ impl Sessions {
         self.call(batch, Running::Rows(batch.id), range.len(), calls)
     }
 
+    /// Runs a row of zeros, as when the model was opened.
     fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), Failed> {
         self.input.clear();
         self.input.resize(batch.served.signature.row_len(), 0.0);
@@ -261,32 +220,6 @@ enum Failed {
     /// It took longer than it may, and failed when it was cancelled.
     Overran(RunError),
     /// It returned after its executor was given up.
-    GivenUp,
-}
-
-impl Failed {
-    /// What it means when it was a good row that failed.
-    fn of_device(self) -> Tried {
-        match self {
-            Self::Run(error) | Self::Overran(error) => Tried::Broken(error),
-            Self::GivenUp => Tried::GivenUp,
-        }
-    }
-}
-
-/// What came of some rows.
-enum Tried {
-    /// Their outputs.
-    Inferred,
-    /// One of them makes the run fail.
-    Failed,
-    /// One of them makes the run take too long.
-    Overran,
-    /// The single row is to blame.
-    ToBlame(Failed),
-    /// The device is broken.
-    Broken(RunError),
-    /// Nobody waits for them any more.
     GivenUp,
 }
 

@@ -76,6 +76,7 @@ pub struct SimulatedBackend {
 /// What every session of a backend shares.
 #[derive(Debug, Default)]
 struct Device {
+    good_calls: AtomicU64,
     broken_calls: AtomicU64,
     swaps_rows: AtomicBool,
     calls: AtomicU64,
@@ -108,6 +109,12 @@ impl SimulatedBackend {
 
     /// Makes the next `calls` runs fail, whichever model they are of. Zero repairs the device.
     pub fn break_device(&self, calls: u64) {
+        self.break_device_after(0, calls);
+    }
+
+    /// The same, once `good` more runs have been asked for.
+    pub fn break_device_after(&self, good: u64, calls: u64) {
+        self.device.good_calls.store(good, Ordering::SeqCst);
         self.device.broken_calls.store(calls, Ordering::SeqCst);
     }
 
@@ -196,9 +203,10 @@ impl Model for Session {
 impl Device {
     /// Counts down the runs that the device is broken for.
     fn fails_now(&self) -> bool {
-        self.broken_calls
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |calls| calls.checked_sub(1))
-            .is_ok()
+        let count_down = |calls: &AtomicU64| {
+            calls.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |calls| calls.checked_sub(1)).is_ok()
+        };
+        !count_down(&self.good_calls) && count_down(&self.broken_calls)
     }
 }
 
