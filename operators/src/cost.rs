@@ -3,7 +3,7 @@
 //! The model is a line, `a + b*n`, with neither part below nothing, and a correction for each size class (1, 2 to 3, 4 to 7, …), because
 //! no line fits a net whose large batches fall out of a cache. What was seen lately counts most; a class that is not visited any more
 //! fades into the line, so that what was slow once is tried again some day. One batch that took very long moves little: a sample counts
-//! for at most [`SURPRISE_MAX`] times what was expected, so a device that has become slower is followed, only not in one step.
+//! for at most twice what was expected, so a device that has become slower is followed, only not in one step.
 //!
 //! From that comes the *efficient* size: the smallest whose rows a second are within a few percent of the best. On a CPU a convolution net
 //! is slower a row in a large batch, and its efficient size is 1.

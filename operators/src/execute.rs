@@ -1,6 +1,6 @@
 //! What an executor does with a batch: gather its rows, run the model, encode an outcome for each row.
 //!
-//! One poison row never takes its batch with it: see [`isolate`]. A row that is to blame becomes a dead letter. If the device is broken, no
+//! One poison row never takes its batch with it: see `isolate.rs`. A row that is to blame becomes a dead letter. If the device is broken, no
 //! row gets an outcome for that, and what is left of the batch goes back to be tried again.
 //!
 //! A run that had to be cancelled because it took too long is no different, except that its rows then run one by one. One that does not
