@@ -17,6 +17,7 @@ mod refused;
 mod relations;
 mod schema;
 mod secret;
+mod tenants;
 mod units;
 mod written;
 
@@ -37,6 +38,7 @@ pub use meant::{
 pub use refused::refused_property;
 pub use relations::{Contradiction, LETTER_HEADERS_BYTES_MAX, batch_bytes_max, contradictions};
 pub use secret::{MASK, Properties, is_secret, shown};
+pub use tenants::Tenants;
 pub use units::{parse_duration, parse_size};
 pub use written::{
     Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, Provider, ResultKey,

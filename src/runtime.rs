@@ -228,6 +228,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         record_bytes_max: config.records_bytes_max,
         in_flight_records_max: config.in_flight.records_max,
         in_flight_bytes_max: config.in_flight.bytes_max,
+        shares: Arc::new(config.shares()),
         activation: ACTIVATION,
         dead_letters_per_minute_max: config.dead_letters_per_minute_max,
         epoch_interval: config.epoch_interval,

@@ -162,6 +162,7 @@ fn build(
     let infer = InferParts {
         catalog: Arc::new(loaded.catalog),
         letters,
+        shares: Arc::default(),
         journal: None,
         health,
         observer: Arc::clone(&observer),

@@ -2,10 +2,11 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::block::Block;
-use operators::window::Window;
+use operators::window::{Taken, Window};
 
 use crate::given::block;
 
@@ -24,7 +25,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     for rows in BLOCKS {
         let blocks: Vec<Arc<Block>> = (0..ROWS / rows).map(|_| block(rows, 16)).collect();
-        let mut window = Window::new();
+        let mut window = Window::new(Arc::default());
         group.bench_function(BenchmarkId::from_parameter(format!("{rows}-rows")), |bencher| {
             bencher.iter(|| assert_eq!(round(&mut window, black_box(&blocks)), ROWS));
         });
@@ -36,9 +37,10 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 fn round(window: &mut Window<u64>, blocks: &[Arc<Block>]) -> usize {
     let mut taken = 0;
     let mut take = |window: &mut Window<u64>| {
-        let batch = window.take(BATCH);
-        taken += batch.iter().map(|run| run.rows.len()).sum::<usize>();
-        black_box(batch);
+        let Taken { runs, bill } = window.take(BATCH, Duration::from_micros(1));
+        taken += runs.iter().map(|run| run.rows.len()).sum::<usize>();
+        black_box(runs);
+        bill.into_iter().for_each(|bill| window.settle(bill, Duration::from_micros(64)));
     };
     for (block, epoch) in blocks.iter().zip(0..) {
         window.push(Arc::clone(block), 0..block.len(), epoch);

@@ -105,6 +105,12 @@ impl Block {
         self.str(&self.rows[index].tenant_id)
     }
 
+    /// Whether the row at `index` is of this tenant.
+    pub fn is_of_tenant(&self, index: usize, tenant: &str) -> bool {
+        let Range { start, end } = self.rows[index].tenant_id;
+        &self.text[start as usize..end as usize] == tenant.as_bytes()
+    }
+
     fn str(&self, range: &Range<u32>) -> &str {
         std::str::from_utf8(&self.text[range.start as usize..range.end as usize])
             .expect("decode writes only text that it has checked")

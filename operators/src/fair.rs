@@ -1,6 +1,6 @@
 //! The fair order of the models on a device: whoever has had the least of the device's time comes next.
 //!
-//! Each model has an account of the time that the device spent on it. Among the models with a batch ready, the one with the smallest
+//! Each model has an account of the time that the device spent on it, over its weight. Among the models with a batch ready, the one with the smallest
 //! account is served; while it has nothing to serve, a model saves nothing up: on its return its account is raised to the smallest
 //! account of those that wait, and if none waits, to the largest of all. This is the virtual token counter of Sheng et al., *Fairness
 //! in Serving Large Language Models* (OSDI 2024), with time instead of tokens.
@@ -14,18 +14,36 @@ use std::time::Duration;
 
 use crate::catalog::ModelIndex;
 
+/// The most that a model may weigh.
+pub const WEIGHT_MAX: u32 = 1_000;
+
 /// The accounts of the models on one device.
 #[derive(Debug, Default)]
 pub struct Fair {
     accounts: BTreeMap<ModelIndex, Account>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
-    nanos: u64,
+    /// A model of weight 2 pays half for the same time.
+    weight: u32,
+    nanos: u128,
     waiting: bool,
     /// What its last finished batch took.
     last: Option<u64>,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { weight: 1, nanos: 0, waiting: false, last: None }
+    }
+}
+
+impl Account {
+    /// What a time counts for, finely enough that nothing is too short to count.
+    fn counted(&self, nanos: u64) -> u128 {
+        u128::from(nanos) * u128::from(WEIGHT_MAX) / u128::from(self.weight)
+    }
 }
 
 /// What was booked for a batch under way. It goes back to [`Fair::finished`].
@@ -40,6 +58,11 @@ impl Fair {
     /// No model has had anything yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A model gets so many times what others get.
+    pub fn weigh(&mut self, model: ModelIndex, weight: u32) {
+        self.accounts.entry(model).or_default().weight = weight.clamp(1, WEIGHT_MAX);
     }
 
     /// Which of the models with a batch ready comes next.
@@ -66,7 +89,7 @@ impl Fair {
         let account = self.accounts.entry(model).or_default();
         // A model that has not run yet is taken for the dearest. Never nothing, or it would be given every place of the device.
         let nanos = account.last.or(dearest).unwrap_or(0).max(1);
-        account.nanos = account.nanos.saturating_add(nanos);
+        account.nanos += account.counted(nanos);
         Booking { model, nanos }
     }
 
@@ -76,7 +99,7 @@ impl Fair {
         let Booking { model, nanos } = booking;
         let took = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let account = self.accounts.entry(model).or_default();
-        account.nanos = account.nanos.saturating_sub(nanos).saturating_add(took);
+        account.nanos = account.nanos.saturating_sub(account.counted(nanos)) + account.counted(took);
         account.last = Some(took);
     }
 }
@@ -141,19 +164,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn models_that_always_wait_never_differ_by_more_than_one_batch(
-            costs in prop::collection::vec(1_u64..1_000, 2..6),
+        fn models_that_always_wait_never_differ_by_more_than_one_batch_of_their_weights(
+            costs in prop::collection::vec((1_u64..1_000, 1_u32..9), 2..6),
             turns in 1_usize..400,
         ) {
             let ready: Vec<ModelIndex> = (0..).take(costs.len()).map(ModelIndex).collect();
             let mut fair = Fair::new();
+            ready.iter().zip(&costs).for_each(|(model, (_, weight))| fair.weigh(*model, *weight));
+            let (costs, weights): (Vec<u64>, Vec<u32>) = costs.into_iter().unzip();
             let mut served = vec![0_u64; costs.len()];
             for _ in 0..turns {
                 let place = fair.next(&ready).unwrap().0 as usize;
                 served[place] += costs[place];
                 let booking = fair.submitted(ready[place]);
                 fair.finished(booking, Duration::from_nanos(costs[place]));
-                let spread = served.iter().max().unwrap() - served.iter().min().unwrap();
+                let each = served.iter().zip(&weights).map(|(served, weight)| served / u64::from(*weight));
+                let spread = each.clone().max().unwrap() - each.min().unwrap();
                 prop_assert!(spread <= *costs.iter().max().unwrap());
             }
         }

@@ -131,6 +131,18 @@ pub(crate) fn block(model: ModelIndex, lease: Lease, rows: &[Vec<f32>], at: Mome
     Arc::new(block)
 }
 
+/// The same with a tenant a row, whose floats are all one.
+pub(crate) fn block_of(model: ModelIndex, lease: Lease, tenants: &[&str], at: Moment) -> Arc<Block> {
+    let mut of_acme = block(model, lease, &vec![vec![1.0]; tenants.len()], at);
+    let block = Arc::make_mut(&mut of_acme);
+    for (row, tenant) in block.rows.iter_mut().zip(tenants) {
+        let start = u32::try_from(block.text.len()).unwrap();
+        block.text.extend_from_slice(tenant.as_bytes());
+        row.tenant_id = start..u32::try_from(block.text.len()).unwrap();
+    }
+    of_acme
+}
+
 /// Results of the records at these offsets of a lease, on their way to worker 0. The value of each is its origin: `partition/offset`.
 pub(crate) fn results(lease: Lease, offsets: impl IntoIterator<Item = i64>) -> Arc<Outcomes> {
     let mut outcomes = Outcomes::new(0);

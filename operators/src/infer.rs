@@ -45,6 +45,7 @@ use crate::journal::Journal;
 use crate::letters::Letters;
 use crate::observe::Observer;
 use crate::outcome::Outcomes;
+use crate::share::Shares;
 
 /// What the operator works with.
 #[derive(Clone)]
@@ -53,6 +54,8 @@ pub struct InferParts {
     pub catalog: Arc<Catalog>,
     /// How rows end that the device gives no outcome for; while their breaker holds, nothing is submitted.
     pub letters: Letters,
+    /// What tenants and models get of the device.
+    pub shares: Arc<Shares>,
     /// What tells which records were in flight when a process died, if anything does.
     pub journal: Option<Arc<Journal>>,
     /// Where a broken device is told.

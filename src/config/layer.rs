@@ -113,6 +113,10 @@ pub(super) fn from_environment<'a>(
             return Err(Fault::new(format!("environment variable {name} names a model, which none can"))
                 .help("set it in a file, or with `--set models.ID.KEY=VALUE`"));
         }
+        if steps[0] == "tenants" && steps.len() > 2 && steps[1] != "default" {
+            return Err(Fault::new(format!("environment variable {name} names a tenant, which none can"))
+                .help("set it in a file, or with `--set tenants.ID.KEY=VALUE`"));
+        }
         // Variables can't hold dots, and no property holds an underscore.
         let kept = Key::new(steps.clone());
         let key = match kept.steps().split_last() {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use operators::broker::TopicSpec;
 use operators::catalog::{BatchPolicy, Limits, NotFinite};
+use operators::share::Shares;
 
 use super::fault::Fault;
 use super::key::Key;
 use super::secret::{Properties, Property};
+use super::tenants::{Tenants, tenants};
 use super::units::Count;
 use super::written::{
     BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, ModelOverridesFile, OffsetsMissing,
@@ -59,6 +61,8 @@ pub struct Config {
     pub offsets: Offsets,
     /// How long draining may take at the end.
     pub stop_drain_timeout: Duration,
+    /// What tenants get.
+    pub tenants: Tenants,
     /// The folder of models and what is particular to each.
     pub models: Models,
     /// ONNX Runtime.
@@ -218,6 +222,8 @@ pub struct ModelOverrides {
     pub delay_max: Option<Option<Duration>>,
     /// The largest input of a batch, in bytes.
     pub bytes_max: Option<usize>,
+    /// How many times what others get of a device.
+    pub weight: Option<u32>,
     /// The longest from the poll of a row to its outcome, if there is a rule of its own: `Some(None)` is for ever.
     pub deadline: Option<Option<Duration>>,
     /// The longest that a run may take, if there is a rule of its own: `Some(None)` is for ever.
@@ -300,6 +306,16 @@ impl Config {
         }
     }
 
+    /// What tenants and models get of a device.
+    pub fn shares(&self) -> Shares {
+        let weight = |(id, model): (&String, &ModelOverrides)| Some((id.clone(), model.weight?));
+        Shares {
+            default: self.tenants.default,
+            tenants: self.tenants.by_id.clone(),
+            models: self.models.overrides.iter().filter_map(weight).collect(),
+        }
+    }
+
     /// What to do with this model's NaN and infinities.
     pub fn not_finite(&self, model: &str) -> NotFinite {
         self.models.overrides.get(model).and_then(|model| model.not_finite).unwrap_or_default()
@@ -375,6 +391,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         results_key: written.results.key,
         offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
         stop_drain_timeout: written.stop.drain_timeout.0,
+        tenants: tenants(written.tenants),
         models: Models {
             path: written.models.path,
             overrides: written.models.by_id.into_iter().map(|(id, model)| (id, overrides(model))).collect(),
@@ -494,6 +511,7 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         size_max: written.batch.size_max.map(|size| size.exactly().map(|size| size.0)),
         delay_max: written.batch.delay_max.map(|delay| delay.exactly().map(|delay| delay.0)),
         bytes_max: written.batch.bytes_max.map(|bytes| bytes.0),
+        weight: written.weight.map(|weight| weight.0),
         deadline: written.deadline.map(|deadline| deadline.0),
         run_max: written.run_max.map(|max| max.0),
         providers: written.providers,

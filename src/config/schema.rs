@@ -6,13 +6,15 @@ use super::fault::Fault;
 use super::key::Key;
 use super::layer::{self, Setting};
 use super::refused;
+use super::tenants::{self, TENANT_KEYS};
 
 /// What may be set for a model.
-const MODEL_KEYS: [&str; 9] = [
+const MODEL_KEYS: [&str; 10] = [
     "batch.slo",
     "batch.size_max",
     "batch.delay_max",
     "batch.bytes_max",
+    "weight",
     "deadline",
     "run_max",
     "providers",
@@ -42,6 +44,10 @@ pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
                     .help("an id has 1 to 128 of A-Z a-z 0-9 . _ -, no dot first")
             })
         }
+        ["tenants", id, key] if TENANT_KEYS.contains(&key) => tenants::id_fault(id).map(|reason| {
+            let fault = Fault::new(format!("{id:?} is not the id of a tenant: {reason}"));
+            located(fault, setting, "this tenant")
+        }),
         _ if is_empty_section(setting, known) => None,
         _ => {
             let fault = located(Fault::new(format!("unknown key `{key}`")), setting, "unknown key");
@@ -89,7 +95,7 @@ fn is_empty_section(setting: &Setting, known: &[Key]) -> bool {
     let is_section = known.iter().any(|known| known.steps().starts_with(steps) && known != &setting.key);
     let may_be_empty = matches!(
         setting.key.parts()[..],
-        ["kafka", "consumer" | "producer" | "admin"] | ["topics", _, "config"] | ["models", _]
+        ["kafka", "consumer" | "producer" | "admin"] | ["topics", _, "config"] | ["models" | "tenants", _]
     );
     super::is_section(setting) && (is_section || may_be_empty)
 }
@@ -103,6 +109,10 @@ fn nearest(key: &Key, known: &[Key]) -> Option<String> {
     {
         let model = Key::new(vec!["models".to_owned(), id.to_owned()]).to_string();
         candidates.extend(MODEL_KEYS.iter().map(|rest| format!("{model}.{rest}")));
+    }
+    if let ["tenants", id, _] = key.parts()[..] {
+        let tenant = Key::new(vec!["tenants".to_owned(), id.to_owned()]).to_string();
+        candidates.extend(TENANT_KEYS.iter().map(|rest| format!("{tenant}.{rest}")));
     }
     if let Some(same_end) = candidates.iter().find(|candidate| candidate.ends_with(&format!(".{text}"))) {
         return Some(same_end.clone());

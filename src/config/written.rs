@@ -8,6 +8,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use super::secret::Property;
+use super::tenants::{TenantsFile, Weight};
 use super::units::{Auto, Bound, Count, Deadline, Interval, Size, Wait};
 
 /// All of it. Every key is there, because `default.toml` has each.
@@ -29,6 +30,7 @@ pub(super) struct ConfigFile {
     pub(super) results: ResultsFile,
     pub(super) offsets: OffsetsFile,
     pub(super) stop: StopFile,
+    pub(super) tenants: TenantsFile,
     pub(super) models: ModelsFile,
     pub(super) onnx: OnnxFile,
     pub(super) http: HttpFile,
@@ -168,6 +170,7 @@ pub(super) struct ModelsFile {
 pub(super) struct ModelOverridesFile {
     #[serde(default)]
     pub(super) batch: BatchOverridesFile,
+    pub(super) weight: Option<Weight>,
     pub(super) deadline: Option<Deadline>,
     pub(super) run_max: Option<Deadline>,
     pub(super) providers: Option<Vec<Provider>>,

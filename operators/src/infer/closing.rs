@@ -1,6 +1,7 @@
 //! When the windows of a device close: brings to the policy what batches have cost there, and how busy the device is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::catalog::{BatchPolicy, ModelIndex, Served};
 use crate::clock::Moment;
@@ -46,6 +47,12 @@ impl Closing {
             cost.observe(sample);
             tell(model, cost, observer);
         }
+    }
+
+    /// What each row is expected to cost in a batch of so many.
+    pub(super) fn price(&self, model: ModelIndex, rows: usize) -> Duration {
+        let cost = self.costs.get(&model).map(|cost| cost.estimate(rows)).unwrap_or_default();
+        cost / u32::try_from(rows).unwrap_or(u32::MAX).max(1)
     }
 
     /// What the window of a model does now, if anything waits in it. Nothing more will come once the engine is `draining`.

@@ -20,7 +20,7 @@ use crate::letters::Ending;
 use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
 use crate::policy::Decision;
-use crate::window::{Run, Window};
+use crate::window::{Run, Taken, Window};
 
 /// The first and the longest pause before a broken device is tried again.
 pub(super) const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -84,7 +84,10 @@ impl Scheduler {
         let model = block.model;
         let served = self.parts.catalog.served(model).expect("decode makes blocks of served models only");
         self.closing.serve(model, served, &*self.parts.observer);
-        let window = self.windows.entry(model).or_default();
+        let window = self.windows.entry(model).or_insert_with(|| {
+            self.fair.weigh(model, self.parts.shares.of_model(&served.id));
+            Window::new(Arc::clone(&self.parts.shares))
+        });
         let rows = 0..block.len();
         if let Some(journal) = self.parts.journal.as_ref().filter(|journal| journal.has_suspects()) {
             let crashes: Vec<u32> = rows.clone().map(|row| journal.crashes(&Name::of(&block, row))).collect();
@@ -128,6 +131,10 @@ impl Scheduler {
             let mut under_way = self.under_way.remove(&id).expect("a device gives back what was submitted");
             if let Some(booking) = under_way.booking.take() {
                 self.fair.finished(booking, inference);
+            }
+            if let Some(bill) = under_way.bill.take() {
+                let window = self.windows.get_mut(&under_way.batch.model).expect("a batch is of a window");
+                window.settle(bill, inference);
             }
             if let Some(sample) = sample {
                 self.closing.learn(under_way.batch.model, sample, &*self.parts.observer);
@@ -356,13 +363,15 @@ impl Scheduler {
         Some(Moment::NEVER)
     }
 
-    /// Makes a batch of the oldest rows in a window.
+    /// Makes a batch of rows in a window.
     fn close(&mut self, model: ModelIndex, closed: CloseReason, rows: usize) -> UnderWay<Capability<u64>> {
         let window = self.windows.get_mut(&model).expect("a ready model has a window");
-        let runs = window.take(rows);
+        let Taken { runs, bill } = window.take(rows, self.closing.price(model, rows));
         self.parts.observer.queued(model, window.rows());
         let served = self.parts.catalog.served(model).expect("a window is of a served model");
-        of_runs(served, model, runs, closed)
+        let mut batch = of_runs(served, model, runs, closed);
+        batch.bill = bill;
+        batch
     }
 
     fn submit_one(&mut self, mut under_way: UnderWay<Capability<u64>>) {

@@ -1,5 +1,6 @@
 //! Inference on a worker, with a device that runs its batches when it is told to.
 
+mod share;
 mod slo;
 
 use std::cell::RefCell;
@@ -21,7 +22,7 @@ use crate::dead_letter::{Reason, Stage};
 use crate::device::{Batch, Executed, Left};
 use crate::execute::Executor;
 use crate::fixtures::{
-    Recorder, TestModels, Watched, block, execute_parts, lease, letters, models_within, on_a_worker,
+    Recorder, TestModels, Watched, block_of, execute_parts, lease, letters, models_within, on_a_worker,
 };
 use crate::journal::Name;
 use crate::lease::{Offset, Partition};
@@ -97,6 +98,12 @@ impl<'w> Rig<'w> {
         Self::after_crashes(worker, slots, deadline, None)
     }
 
+    /// The same, with shares of tenants and models.
+    fn sharing(worker: &'w mut Worker, shares: Shares, deadline: Option<Duration>) -> Self {
+        let batch = BatchPolicy::Static { size_max: SIZE_MAX, delay_max: DELAY };
+        Self::of(worker, batch, (1, 1), deadline, None, shares)
+    }
+
     /// The same, with what a journal says of the records.
     fn after_crashes(
         worker: &'w mut Worker,
@@ -105,7 +112,7 @@ impl<'w> Rig<'w> {
         journal: Option<Arc<Journal>>,
     ) -> Self {
         let batch = BatchPolicy::Static { size_max: SIZE_MAX, delay_max: DELAY };
-        Self::of(worker, batch, (slots, slots), deadline, journal)
+        Self::of(worker, batch, (slots, slots), deadline, journal, Shares::default())
     }
 
     fn of(
@@ -114,6 +121,7 @@ impl<'w> Rig<'w> {
         (slots, executors): (usize, usize),
         deadline: Option<Duration>,
         journal: Option<Arc<Journal>>,
+        shares: Shares,
     ) -> Self {
         let (clock, observer, alarms) = (Arc::new(ManualClock::new()), Arc::default(), Alarms::new());
         let backend = SimulatedBackend::new(["a", "b"].map(|id| SimulatedModel::new(id, 1, 1)));
@@ -124,6 +132,7 @@ impl<'w> Rig<'w> {
         let parts = InferParts {
             catalog: Arc::clone(&models.catalog),
             letters: Letters { breaker: Arc::clone(&breaker), ..letters(&clock, &observer) },
+            shares: Arc::new(shares),
             journal,
             health: Arc::clone(&health),
             observer: Arc::clone(&observer) as Arc<dyn Observer>,
@@ -157,9 +166,14 @@ impl<'w> Rig<'w> {
 
     /// Rows for a model, polled now, under an epoch. Returns the partition that stands for them.
     fn push(&mut self, model: u32, rows: usize, epoch: u64) -> i32 {
+        self.push_of(model, &vec!["acme"; rows], epoch)
+    }
+
+    /// The same, each row of a tenant.
+    fn push_of(&mut self, model: u32, tenants: &[&str], epoch: u64) -> i32 {
         let partition = self.blocks;
         self.blocks += 1;
-        let rows = block(ModelIndex(model), lease(partition, 1), &vec![vec![1.0]; rows], self.clock.now());
+        let rows = block_of(ModelIndex(model), lease(partition, 1), tenants, self.clock.now());
         let input = self.input.as_mut().unwrap();
         input.advance_to(epoch);
         input.send(rows);
@@ -190,8 +204,8 @@ impl<'w> Rig<'w> {
     fn run(&mut self, place: usize) {
         let batch = self.bench.borrow_mut().waiting.remove(place).expect("a batch waits there");
         let mut executed = self.executor.execute(&batch).unwrap();
-        // Models that are simulated take no time; for the fair order each batch costs the same.
-        executed.inference = Duration::from_millis(1);
+        // Models that are simulated take no time.
+        executed.inference = FIXED + ROW * u32::try_from(batch.rows()).unwrap();
         if let Some(sample) = &mut executed.sample {
             sample.took = FIXED + ROW * u32::try_from(sample.rows).unwrap();
         }
@@ -220,6 +234,15 @@ impl<'w> Rig<'w> {
     /// The model and the rows of each batch that waits at the device.
     fn waiting(&self) -> Vec<(u32, usize)> {
         self.bench.borrow().waiting.iter().map(|batch| (batch.model.0, batch.rows())).collect()
+    }
+
+    /// The tenants of the rows in the first batch that waits at the device, sorted.
+    fn tenants(&self) -> Vec<String> {
+        let bench = self.bench.borrow();
+        let rows = bench.waiting[0].each_row().map(|(block, row, _)| block.tenant_id(row).to_owned());
+        let mut tenants: Vec<String> = rows.collect();
+        tenants.sort();
+        tenants
     }
 
     /// Epoch, partition and offset of each outcome, in order.

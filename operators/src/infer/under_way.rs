@@ -13,6 +13,7 @@ use crate::device::Batch;
 use crate::fair::Booking;
 use crate::lease::{Lease, Offset};
 use crate::outcome::Outcomes;
+use crate::tenants::Bill;
 use crate::window::{Run, overdue_at};
 
 /// A batch, with what its submitter keeps of it. `C` is the right to send outcomes; in the engine, a capability.
@@ -20,6 +21,8 @@ use crate::window::{Run, overdue_at};
 pub(super) struct UnderWay<C> {
     /// What the fair order has booked for it, while it is on the device.
     pub(super) booking: Option<Booking>,
+    /// Which tenants were charged for it, until it has run.
+    pub(super) bill: Option<Bill>,
     /// The batch, without the rows that have ended.
     pub(super) batch: Batch,
     /// Whether nothing may run beside it.
@@ -32,7 +35,7 @@ pub(super) struct UnderWay<C> {
 impl<C: Clone> UnderWay<C> {
     /// A batch of which nothing has ended. `tokens` holds one for each epoch in it.
     pub(super) fn new(batch: Batch, tokens: BTreeMap<u64, C>) -> Self {
-        Self { booking: None, batch, alone: false, tokens, ended: BTreeSet::new() }
+        Self { booking: None, bill: None, batch, alone: false, tokens, ended: BTreeSet::new() }
     }
 
     /// The right to send the outcomes of an epoch.

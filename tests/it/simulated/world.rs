@@ -304,6 +304,7 @@ fn config() -> InferenceConfig {
         record_bytes_max: 4_000,
         in_flight_records_max: 96,
         in_flight_bytes_max: 1 << 20,
+        shares: Arc::default(),
         activation: PollLimit { records: 24, bytes: 64 << 10 },
         dead_letters_per_minute_max: None,
         epoch_interval: Duration::from_millis(10),

@@ -7,7 +7,7 @@ const SLO: Duration = Duration::from_millis(80);
 /// The operator on a device with twice as many slots as executors.
 fn rig(worker: &mut Worker, executors: usize) -> Rig<'_> {
     let batch = BatchPolicy::Slo { size_max: 64, slo: SLO };
-    Rig::of(worker, batch, (2 * executors, executors), None, None)
+    Rig::of(worker, batch, (2 * executors, executors), None, None, Shares::default())
 }
 
 /// Teaches what batches cost: one of each of a few sizes, with time between them in which the device has nothing to do.

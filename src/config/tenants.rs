@@ -1,0 +1,127 @@
+//! Tenants in the configuration: what each gets of a device.
+
+use std::collections::BTreeMap;
+
+use operators::fair::WEIGHT_MAX;
+use operators::share::Share;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+/// What may be set for a tenant.
+pub(super) const TENANT_KEYS: [&str; 2] = ["weight", "priority"];
+
+/// The longest id of a tenant that something is set for, in bytes.
+const ID_MAX: usize = 256;
+
+/// The tenants, as they are written: a default, and what differs.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct TenantsFile {
+    default: TenantFile,
+    #[serde(flatten)]
+    by_id: BTreeMap<String, TenantOverridesFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantFile {
+    weight: Weight,
+    priority: Priority,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantOverridesFile {
+    weight: Option<Weight>,
+    priority: Option<Priority>,
+}
+
+/// A weight, of tenants or of models.
+pub(super) type Weight = Within<1, WEIGHT_MAX>;
+
+type Priority = Within<0, 9>;
+
+/// A whole number between two others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Within<const MIN: u32, const MAX: u32>(pub(super) u32);
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Within<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        let within = u32::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number));
+        within
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("{number} is not a number from {MIN} to {MAX}")))
+    }
+}
+
+/// The tenants, as they are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tenants {
+    /// What a tenant gets for whom nothing is set.
+    pub default: Share,
+    /// What the others get, by id.
+    pub by_id: BTreeMap<String, Share>,
+}
+
+/// What is wrong with the id of a tenant, if anything is.
+pub(super) fn id_fault(id: &str) -> Option<&'static str> {
+    match id.len() {
+        0 => Some("a tenant's id is not empty"),
+        1..=ID_MAX => None,
+        _ => Some("nothing can be set for a tenant whose id has more than 256 bytes"),
+    }
+}
+
+pub(super) fn tenants(written: TenantsFile) -> Tenants {
+    let TenantFile { weight, priority } = written.default;
+    let default = Share { weight: weight.0, priority: small(priority) };
+    let share = |own: TenantOverridesFile| Share {
+        weight: own.weight.map_or(default.weight, |weight| weight.0),
+        priority: own.priority.map_or(default.priority, small),
+    };
+    Tenants { default, by_id: written.by_id.into_iter().map(|(id, own)| (id, share(own))).collect() }
+}
+
+fn small(priority: Priority) -> u8 {
+    u8::try_from(priority.0).expect("it is 9 at most")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Fault, Faults, Machine, Sources, load};
+
+    fn loaded(sets: &[&str]) -> Result<Tenants, String> {
+        let machine = Machine { host: Some("h".into()), cores: 2, ..Machine::default() };
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        let loaded = load(&Sources { sets, machine, ..Sources::default() });
+        let said = |faults: Faults| faults.iter().map(Fault::message).collect::<Vec<_>>().join("\n");
+        loaded.map(|loaded| loaded.config.tenants).map_err(said)
+    }
+
+    #[test]
+    fn a_tenant_has_what_is_set_for_it_and_else_the_default() {
+        let tenants = loaded(&[
+            "tenants.default.weight=2",
+            "tenants.acme.priority=3",
+            "tenants.\"o' brian|x.y\".weight=1000",
+        ]);
+        let by_id = [
+            ("acme".to_owned(), Share { weight: 2, priority: 3 }),
+            ("o' brian|x.y".to_owned(), Share { weight: 1_000, priority: 0 }),
+        ];
+        let expected = Tenants { default: Share { weight: 2, priority: 0 }, by_id: by_id.into() };
+        assert_eq!(tenants, Ok(expected));
+    }
+
+    #[test]
+    fn what_can_not_be_set_is_refused_with_a_reason() {
+        let refused = |set: &str| loaded(&[set]).unwrap_err();
+        assert!(refused("tenants.acme.weight=0").contains("0 is not a number from 1 to 1000"));
+        assert!(refused("tenants.acme.priority=10").contains("10 is not a number from 0 to 9"));
+        assert!(refused("tenants.acme.wieght=1").contains("unknown key `tenants.acme.wieght`"));
+        assert!(refused("tenants.\"\".weight=1").contains("is not empty"));
+        let long = format!("tenants.{}.weight=1", "x".repeat(257));
+        assert!(refused(&long).contains("more than 256 bytes"));
+    }
+}
