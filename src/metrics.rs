@@ -1,10 +1,13 @@
 //! Metrics: what the engine tells about itself, for Prometheus and for the summary of a run.
 //!
-//! Their number is bounded: models come from the catalog, partitions from leases, everything else from enumerations. The page is in
+//! Their number is bounded: models come from the catalog, partitions from leases, tenants up to a number that is configured, everything
+//! else from enumerations. The page is in
 //! the text format of `OpenMetrics`, which Prometheus reads.
 
 mod collectors;
+mod engine;
 mod histogram;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +29,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use collectors::{Leases, Process, Readiness};
+use engine::Engine;
 use histogram::{Histogram, ROWS, SECONDS};
+use tenants::Tenants;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,22 +45,9 @@ pub struct Metrics {
     leases: Arc<Leases>,
     families: Families,
     engine: Engine,
+    tenants: Tenants,
     models: OnceLock<Models>,
     latency: Mutex<hdrhistogram::Histogram<u64>>,
-}
-
-/// Metrics without labels.
-#[derive(Debug)]
-struct Engine {
-    polled_records: Counter,
-    polled_bytes: Counter,
-    commits: Counter,
-    committed_records: Counter,
-    commit_seconds: Histogram,
-    aborts: Counter,
-    rebuilds: Counter,
-    executors_replaced: Counter,
-    breaker_holds: Gauge,
 }
 
 /// Metrics with a series a model, or a worker.
@@ -161,12 +153,14 @@ impl Metrics {
         );
         let engine = Engine::register(&mut registry);
         let families = Families::register(&mut registry);
+        let tenants = Tenants::register(&mut registry);
         registry.register_collector(Box::new(Arc::clone(&leases)));
         registry.register_collector(Box::new(Readiness(health)));
         registry.register_collector(Box::new(Process));
         let latency = hdrhistogram::Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
             .expect("an hour in microseconds fits three digits");
-        Self { registry, leases, families, engine, models: OnceLock::new(), latency: Mutex::new(latency) }
+        let (models, latency) = (OnceLock::new(), Mutex::new(latency));
+        Self { registry, leases, families, engine, tenants, models, latency }
     }
 
     /// Makes the series of these models: call it once, before the engine runs. What is told of other models is left out.
@@ -176,6 +170,12 @@ impl Metrics {
             let series = ids.iter().map(|id| self.families.series(id)).collect();
             Models { ids, series }
         });
+    }
+
+    /// Tells tenants apart: these, and whoever comes first, until there are `max`. All others are counted together; if `max` is zero,
+    /// none are. Call it once, before the engine runs.
+    pub fn tell_apart<'a>(&self, tenants: impl Iterator<Item = &'a str>, max: usize) {
+        self.tenants.tell_apart(tenants, max);
     }
 
     /// The page for Prometheus.
@@ -214,46 +214,6 @@ impl Metrics {
         let listed =
             |id: &&str| self.models.get().is_some_and(|models| models.ids.iter().any(|listed| listed == id));
         id.filter(listed).unwrap_or_default().to_owned()
-    }
-}
-
-impl Engine {
-    fn register(registry: &mut Registry) -> Self {
-        let mut counter = |name: &str, help: &str| {
-            let counter = Counter::default();
-            registry.register(name, help, counter.clone());
-            counter
-        };
-        let (polled_records, polled_bytes) = (
-            counter("polled_records", "Requests polled"),
-            counter("polled_bytes", "Bytes of requests polled"),
-        );
-        let commits = counter("commits", "Transactions committed");
-        let committed_records = counter("committed_records", "Requests whose outcome was committed");
-        let aborts = counter("aborts", "Transactions aborted");
-        let rebuilds = counter("producer_rebuilds", "Producers of outcomes made anew");
-        let executors_replaced =
-            counter("executors_replaced", "Executors given up because a run did not return");
-        let commit_seconds = Histogram::new(&SECONDS);
-        registry.register(
-            "commit_seconds",
-            "From a transaction's first send to its commit",
-            commit_seconds.clone(),
-        );
-        let breaker_holds = Gauge::default();
-        let help = "1 while too many dead letters keep records from being taken, else 0";
-        registry.register("breaker_holds", help, breaker_holds.clone());
-        Self {
-            polled_records,
-            polled_bytes,
-            commits,
-            committed_records,
-            commit_seconds,
-            aborts,
-            rebuilds,
-            executors_replaced,
-            breaker_holds,
-        }
     }
 }
 
@@ -367,6 +327,7 @@ impl Observer for Metrics {
         }
         series.queue.observe_all(batch.queue.iter().copied().map(micros));
         series.latency.observe_all(batch.total.iter().copied().map(micros));
+        self.tenants.batch(batch.tenants, batch.total);
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         for total in batch.total {
             latency.saturating_record(micros(*total));
@@ -390,6 +351,14 @@ impl Observer for Metrics {
         if let Some(series) = self.model(model) {
             series.queued.set(i64::try_from(rows).unwrap_or(i64::MAX));
         }
+    }
+
+    fn parked(&self, tenant: &str, rows: i64) {
+        self.tenants.parked(tenant, rows);
+    }
+
+    fn over_quota(&self, tenant: &str, rows: usize) {
+        self.tenants.over_quota(tenant, rows);
     }
 
     fn committed(&self, records: usize, took: Duration) {
@@ -504,6 +473,7 @@ mod tests {
             inference: Duration::from_millis(3),
             queue: total,
             total,
+            tenants: &vec!["acme"; total.len()],
         });
     }
 

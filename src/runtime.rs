@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dataflows::engine::{Engine, LOADING};
 use dataflows::inference::{InferenceConfig, Models};
+use operators::allowance::Allowances;
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
@@ -104,6 +105,8 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
     let metrics = Arc::new(Metrics::new(Arc::clone(&context.clock), Arc::clone(&health)));
     let models = open_models(config, context)?;
     metrics.serve(&models.catalog);
+    let named = config.tenants.by_id.keys().map(String::as_str);
+    metrics.tell_apart(named, config.http_tenants_max);
     let topics = Topics::look(config, &*broker)?;
     let journal = journal(config, &models, context)?;
     let engine = Engine {
@@ -228,7 +231,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         record_bytes_max: config.records_bytes_max,
         in_flight_records_max: config.in_flight.records_max,
         in_flight_bytes_max: config.in_flight.bytes_max,
-        shares: Arc::new(config.shares()),
+        allowances: Arc::new(Allowances::new(Arc::new(config.shares()))),
         activation: ACTIVATION,
         dead_letters_per_minute_max: config.dead_letters_per_minute_max,
         epoch_interval: config.epoch_interval,

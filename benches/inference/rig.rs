@@ -11,7 +11,7 @@ use operators::breaker::Breaker;
 use operators::broker::{Polled, RecordTime};
 use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::{Clock, Moment, SystemClock};
-use operators::dead_letter::{Letterhead, Reason, Stage};
+use operators::dead_letter::Letterhead;
 use operators::device::threads::{Threads, ThreadsParts};
 use operators::execute::{ExecuteParts, Executor};
 use operators::health::Health;
@@ -20,7 +20,7 @@ use operators::lease::{Lease, Offset, Partition, Term};
 use operators::letters::Letters;
 use operators::model::Backend;
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
-use operators::observe::{BatchSeen, CostSeen, LeaseSeen, Observer};
+use operators::observe::{BatchSeen, Observer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use timely::dataflow::operators::vec::input::Handle;
@@ -162,7 +162,7 @@ fn build(
     let infer = InferParts {
         catalog: Arc::new(loaded.catalog),
         letters,
-        shares: Arc::default(),
+        allowances: Arc::default(),
         journal: None,
         health,
         observer: Arc::clone(&observer),
@@ -255,19 +255,4 @@ impl Observer for Notes {
         let noted = (self.clock.now(), batch.total.to_vec());
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
     }
-
-    fn polled(&self, _: usize, _: usize) {}
-    fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
-    fn cost(&self, _: ModelIndex, _: CostSeen) {}
-    fn queued(&self, _: ModelIndex, _: usize) {}
-    fn committed(&self, _: usize, _: Duration) {}
-    fn aborted(&self) {}
-    fn lost(&self, _: Partition, _: u64) {}
-    fn rebuilt(&self) {}
-    fn lease(&self, _: &LeaseSeen) {}
-    fn lease_ended(&self, _: Partition) {}
-    fn epoch_lag(&self, _: usize, _: u64) {}
-    fn run_cancelled(&self, _: ModelIndex) {}
-    fn executor_replaced(&self) {}
-    fn breaker(&self, _: bool) {}
 }

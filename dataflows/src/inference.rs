@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use operators::alarm::Alarms;
+use operators::allowance::Allowances;
 use operators::breaker::Breaker;
 use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
@@ -36,7 +37,6 @@ use operators::model::{Backend, ModelFile};
 use operators::observe::Observer;
 use operators::outbox::{Outbox, TransactionLimit};
 use operators::ports::Ports;
-use operators::share::Shares;
 use operators::sink::{Progress, Sink, SinkParts};
 use operators::source::{SourceParts, source};
 use operators::tenure::Tenure;
@@ -85,8 +85,8 @@ pub struct InferenceConfig {
     pub in_flight_records_max: usize,
     /// What may be in flight in the process, in bytes.
     pub in_flight_bytes_max: usize,
-    /// What tenants and models get of a device.
-    pub shares: Arc<Shares>,
+    /// What tenants and models get of a device, and what tenants may ask for.
+    pub allowances: Arc<Allowances>,
     /// What one activation of a source polls at most.
     pub activation: PollLimit,
     /// The dead letters of a minute for which no sender is to blame, at most; `None` for any number.
@@ -258,7 +258,7 @@ pub fn build(
     let infer_parts = InferParts {
         catalog: Arc::clone(&models.catalog),
         letters: shared.letters(config),
-        shares: Arc::clone(&config.shares),
+        allowances: Arc::clone(&config.allowances),
         journal: shared.journal.clone(),
         health: Arc::clone(&shared.health),
         observer: Arc::clone(&shared.observer),

@@ -105,10 +105,20 @@ impl Block {
         self.str(&self.rows[index].tenant_id)
     }
 
-    /// Whether the row at `index` is of this tenant.
-    pub fn is_of_tenant(&self, index: usize, tenant: &str) -> bool {
-        let Range { start, end } = self.rows[index].tenant_id;
-        &self.text[start as usize..end as usize] == tenant.as_bytes()
+    /// The rows in `range` as runs of one tenant each, with its id.
+    pub fn tenants(&self, range: Range<usize>) -> impl Iterator<Item = (&str, Range<usize>)> {
+        let mut rest = range;
+        std::iter::from_fn(move || {
+            let first = rest.clone().next()?;
+            let tenant = self.tenant_id(first);
+            let is_other = |row: &usize| {
+                let Range { start, end } = self.rows[*row].tenant_id;
+                &self.text[start as usize..end as usize] != tenant.as_bytes()
+            };
+            let next = rest.clone().find(is_other).unwrap_or(rest.end);
+            rest.start = next;
+            Some((tenant, first..next))
+        })
     }
 
     fn str(&self, range: &Range<u32>) -> &str {

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use self::isolate::{Isolation, Stop};
 use crate::block::Block;
-use crate::broker::Polled;
 use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
 use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
@@ -135,7 +134,7 @@ impl Executor {
         };
         let left: Vec<Range<usize>> = isolation.left().collect();
         let Isolation { book, calls, .. } = isolation;
-        let (outcomes, queue, total) = book.close();
+        let (outcomes, Times { queue, total, tenants }) = book.close();
         if let Some((_, largest)) = outcomes.iter().max_by_key(|(_, outcomes)| outcomes.len()) {
             self.usual = largest.size();
         }
@@ -148,6 +147,7 @@ impl Executor {
             inference: calls.time,
             queue: &queue,
             total: &total,
+            tenants: &tenants,
         });
         let left = broken.map(|RunError(reason)| {
             let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
@@ -231,15 +231,25 @@ struct Book<'a> {
     started: Moment,
     outcomes: Vec<(u64, Outcomes)>,
     usual: Size,
+    times: Times<'a>,
+}
+
+/// How long each row took, as far as it has an outcome, and whose it is.
+struct Times<'a> {
     queue: Vec<Duration>,
     total: Vec<Duration>,
+    tenants: Vec<&'a str>,
 }
 
 impl<'a> Book<'a> {
     fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment, usual: Size) -> Self {
         let rows: Vec<_> = batch.each_row().collect();
-        let (queue, total) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        Self { parts, batch, rows, started, outcomes: Vec::new(), usual, queue, total }
+        let times = Times {
+            queue: Vec::with_capacity(rows.len()),
+            total: Vec::with_capacity(rows.len()),
+            tenants: Vec::with_capacity(rows.len()),
+        };
+        Self { parts, batch, rows, started, outcomes: Vec::new(), usual, times }
     }
 
     /// The outcomes of one home worker and epoch.
@@ -254,10 +264,12 @@ impl<'a> Book<'a> {
         &mut self.outcomes[place].1
     }
 
-    fn time(&mut self, polled: &Polled, now: Moment) -> (Duration, Duration) {
-        let (queue, total) = (self.started.since(polled.polled_at), now.since(polled.polled_at));
-        self.queue.push(queue);
-        self.total.push(total);
+    fn time(&mut self, block: &'a Block, row: usize, now: Moment) -> (Duration, Duration) {
+        let polled_at = block.polled.polled_at;
+        let (queue, total) = (self.started.since(polled_at), now.since(polled_at));
+        self.times.queue.push(queue);
+        self.times.total.push(total);
+        self.times.tenants.push(block.tenant_id(row));
         (queue, total)
     }
 
@@ -276,7 +288,7 @@ impl<'a> Book<'a> {
         let width = output.len() / range.len().max(1);
         for (index, place) in range.enumerate() {
             let (block, row, epoch) = self.rows[place];
-            let (queue, latency) = self.time(&block.polled, now);
+            let (queue, latency) = self.time(block, row, now);
             let (lease, offset) = block.origin(row);
             let (request_id, tenant_id) = (block.request_id(row), block.tenant_id(row));
             let facts = RowFacts {
@@ -318,8 +330,8 @@ impl<'a> Book<'a> {
 
     /// The row at `place` failed alone, on a device that works.
     fn failure(&mut self, place: usize, failure: &Failed) {
-        let block = self.rows[place].0;
-        self.time(&block.polled, self.parts.clock.now());
+        let (block, row, _) = self.rows[place];
+        self.time(block, row, self.parts.clock.now());
         match failure {
             Failed::Run(RunError(message)) => {
                 self.letter(place, Reason::InferenceFailed, Stage::Infer, message);
@@ -350,9 +362,9 @@ impl<'a> Book<'a> {
         letters.write(self.page(block.home, epoch), &block.polled, block.rows[row].record as usize, &verdict);
     }
 
-    fn close(mut self) -> (Vec<(u64, Outcomes)>, Vec<Duration>, Vec<Duration>) {
+    fn close(mut self) -> (Vec<(u64, Outcomes)>, Times<'a>) {
         self.outcomes.iter_mut().for_each(|(_, page)| page.fit());
-        (self.outcomes, self.queue, self.total)
+        (self.outcomes, self.times)
     }
 }
 

@@ -253,6 +253,9 @@ pub(crate) struct Seen {
     pub(crate) batches: Vec<(CloseReason, usize, u32)>,
     /// What was told last of what batches cost.
     pub(crate) cost: Option<CostSeen>,
+    /// Rows that wait because they are over a quota, by tenant, and rows that ended for it.
+    pub(crate) parked: BTreeMap<String, i64>,
+    pub(crate) over_quota: usize,
     pub(crate) cancelled: Vec<ModelIndex>,
     pub(crate) replaced: usize,
     pub(crate) polled: usize,
@@ -287,7 +290,13 @@ impl Observer for Recorder {
         self.seen.lock().unwrap().cost = Some(cost);
     }
 
-    fn queued(&self, _: ModelIndex, _: usize) {}
+    fn parked(&self, tenant: &str, rows: i64) {
+        *self.seen.lock().unwrap().parked.entry(tenant.to_owned()).or_default() += rows;
+    }
+
+    fn over_quota(&self, _: &str, rows: usize) {
+        self.seen.lock().unwrap().over_quota += rows;
+    }
 
     fn committed(&self, records: usize, _: Duration) {
         self.seen.lock().unwrap().committed.push(records);
@@ -313,8 +322,6 @@ impl Observer for Recorder {
         self.seen.lock().unwrap().ended.push(partition);
     }
 
-    fn epoch_lag(&self, _: usize, _: u64) {}
-
     fn run_cancelled(&self, model: ModelIndex) {
         self.seen.lock().unwrap().cancelled.push(model);
     }
@@ -322,8 +329,6 @@ impl Observer for Recorder {
     fn executor_replaced(&self) {
         self.seen.lock().unwrap().replaced += 1;
     }
-
-    fn breaker(&self, _: bool) {}
 }
 
 /// A queue that a test fills; clones are the same queue.

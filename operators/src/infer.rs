@@ -19,6 +19,8 @@
 //!
 //! A record that was in flight at two crashes of a process runs with nothing beside it on the device; at three it is a dead letter.
 //!
+//! What a tenant may not ask for now waits before the windows, at the [gate](crate::gate), or ends as a dead letter there.
+//!
 //! A row that is past the deadline of its model ends as a dead letter, whether it waits or runs. What the device says of it after that
 //! is dropped here. A run that does not return is ended by the device; the rows of its batch then run one by one.
 
@@ -36,6 +38,7 @@ use timely::scheduling::SyncActivator;
 
 use self::scheduler::Scheduler;
 use crate::alarm::Alarms;
+use crate::allowance::Allowances;
 use crate::block::Block;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -45,7 +48,6 @@ use crate::journal::Journal;
 use crate::letters::Letters;
 use crate::observe::Observer;
 use crate::outcome::Outcomes;
-use crate::share::Shares;
 
 /// What the operator works with.
 #[derive(Clone)]
@@ -54,8 +56,8 @@ pub struct InferParts {
     pub catalog: Arc<Catalog>,
     /// How rows end that the device gives no outcome for; while their breaker holds, nothing is submitted.
     pub letters: Letters,
-    /// What tenants and models get of the device.
-    pub shares: Arc<Shares>,
+    /// What tenants and models get of the device, and what tenants may ask for.
+    pub allowances: Arc<Allowances>,
     /// What tells which records were in flight when a process died, if anything does.
     pub journal: Option<Arc<Journal>>,
     /// Where a broken device is told.

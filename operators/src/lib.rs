@@ -5,6 +5,7 @@
 //! [`clock::Clock`], [`broker::Broker`] and [`model::Backend`], each with a real and a simulated implementation.
 
 pub mod alarm;
+pub mod allowance;
 pub mod at_least_once;
 pub mod block;
 pub mod breaker;
@@ -27,6 +28,7 @@ pub mod fair;
 pub mod fault;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod gate;
 pub mod group;
 pub mod health;
 pub mod holdings;
@@ -43,6 +45,7 @@ pub mod outcome;
 pub mod partitioner;
 pub mod policy;
 pub mod ports;
+pub mod quota;
 pub mod records;
 pub mod share;
 pub mod sink;

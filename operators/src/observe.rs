@@ -6,53 +6,59 @@ use crate::catalog::ModelIndex;
 use crate::dead_letter::{Reason, Stage};
 use crate::lease::Partition;
 
-/// Receives what operators and threads have to tell. Implemented over Prometheus by the binary, and by recorders in tests. Every
-/// method is called from several threads and must not block.
+/// Receives what operators and threads have to tell: whoever implements it overrides what it wants to hear. Implemented over Prometheus
+/// by the binary, and by recorders in tests. Every method is called from several threads and must not block.
 pub trait Observer: Send + Sync {
     /// Records were polled.
-    fn polled(&self, records: usize, bytes: usize);
+    fn polled(&self, _records: usize, _bytes: usize) {}
 
     /// A batch ran.
-    fn batch(&self, batch: &BatchSeen<'_>);
+    fn batch(&self, _batch: &BatchSeen<'_>) {}
 
     /// A record became a dead letter.
-    fn dead_letter(&self, reason: Reason, stage: Stage, model: Option<&str>);
+    fn dead_letter(&self, _reason: Reason, _stage: Stage, _model: Option<&str>) {}
 
     /// What batches of a model are known to cost.
-    fn cost(&self, model: ModelIndex, cost: CostSeen);
+    fn cost(&self, _model: ModelIndex, _cost: CostSeen) {}
 
     /// Rows wait in the window of a model.
-    fn queued(&self, model: ModelIndex, rows: usize);
+    fn queued(&self, _model: ModelIndex, _rows: usize) {}
+
+    /// So many more rows of a tenant wait because it may not ask for them now; or fewer.
+    fn parked(&self, _tenant: &str, _rows: i64) {}
+
+    /// Rows of a tenant ended because it may not ask for so many.
+    fn over_quota(&self, _tenant: &str, _rows: usize) {}
 
     /// A transaction was committed: its records, and how long it took from the first send.
-    fn committed(&self, records: usize, took: Duration);
+    fn committed(&self, _records: usize, _took: Duration) {}
 
     /// A transaction was aborted.
-    fn aborted(&self);
+    fn aborted(&self) {}
 
     /// Records of a partition were lost, as an operator has accepted.
-    fn lost(&self, partition: Partition, records: u64);
+    fn lost(&self, _partition: Partition, _records: u64) {}
 
     /// A new producer has taken over from one that could not be used any more.
-    fn rebuilt(&self);
+    fn rebuilt(&self) {}
 
     /// The state of a lease, told about once a second and at each grant.
-    fn lease(&self, lease: &LeaseSeen);
+    fn lease(&self, _lease: &LeaseSeen) {}
 
     /// A lease was released or lost.
-    fn lease_ended(&self, partition: Partition);
+    fn lease_ended(&self, _partition: Partition) {}
 
     /// Ticks between the epoch that the source is in and the epoch frontier at the sink of a worker.
-    fn epoch_lag(&self, worker: usize, ticks: u64);
+    fn epoch_lag(&self, _worker: usize, _ticks: u64) {}
 
     /// A run of this model took longer than it may, and was cancelled.
-    fn run_cancelled(&self, model: ModelIndex);
+    fn run_cancelled(&self, _model: ModelIndex) {}
 
     /// A run did not return, and another executor took the place of the one that waits for it.
-    fn executor_replaced(&self);
+    fn executor_replaced(&self) {}
 
     /// The breaker holds, or holds no more.
-    fn breaker(&self, holds: bool);
+    fn breaker(&self, _holds: bool) {}
 }
 
 /// Why a window gave up its rows.
@@ -105,6 +111,8 @@ pub struct BatchSeen<'a> {
     pub queue: &'a [Duration],
     /// From poll to outcome, a row each.
     pub total: &'a [Duration],
+    /// The tenants of the same rows.
+    pub tenants: &'a [&'a str],
 }
 
 /// What batches of a model are known to cost: `fixed + n * row` for `n` rows.
@@ -139,20 +147,4 @@ pub struct LeaseSeen {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
-impl Observer for Silent {
-    fn polled(&self, _: usize, _: usize) {}
-    fn batch(&self, _: &BatchSeen<'_>) {}
-    fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
-    fn cost(&self, _: ModelIndex, _: CostSeen) {}
-    fn queued(&self, _: ModelIndex, _: usize) {}
-    fn committed(&self, _: usize, _: Duration) {}
-    fn aborted(&self) {}
-    fn lost(&self, _: Partition, _: u64) {}
-    fn rebuilt(&self) {}
-    fn lease(&self, _: &LeaseSeen) {}
-    fn lease_ended(&self, _: Partition) {}
-    fn epoch_lag(&self, _: usize, _: u64) {}
-    fn run_cancelled(&self, _: ModelIndex) {}
-    fn executor_replaced(&self) {}
-    fn breaker(&self, _: bool) {}
-}
+impl Observer for Silent {}

@@ -15,12 +15,11 @@
 //! Ids are what strangers send: they are kept only while rows of theirs wait or run, and a few more, so that in a steady state nothing is
 //! allocated. A long one is kept as its hash.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::share::Shares;
+use crate::share::{Shares, id_key};
 
 /// The place of a tenant in the accounts, while it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,9 +36,6 @@ impl TenantId {
         self.0 as usize
     }
 }
-
-/// Ids up to this length are kept as they are, in bytes.
-const NAME_MAX: usize = 64;
 
 /// How many bytes of ids are kept of tenants that have nothing waiting or running.
 const IDLE_BYTES_MAX: usize = 16 << 10;
@@ -151,7 +147,7 @@ impl Tenants {
 
     /// The place of the tenant of this id, until it has nothing waiting or running any more.
     pub fn find(&mut self, id: &str) -> TenantId {
-        let key = key(id);
+        let key = id_key(id);
         if let Some(tenant) = self.ids.get(&*key) {
             return *tenant;
         }
@@ -415,16 +411,6 @@ impl Class {
             account.nanos = account.nanos.saturating_add(paid);
         }
     }
-}
-
-/// What stands for an id: itself, or, if it is long, its hash, which no short id is as long as.
-fn key(id: &str) -> Cow<'_, [u8]> {
-    if id.len() <= NAME_MAX {
-        return Cow::Borrowed(id.as_bytes());
-    }
-    let mut key = blake3::hash(id.as_bytes()).as_bytes().to_vec();
-    key.resize(NAME_MAX + 1, 0);
-    Cow::Owned(key)
 }
 
 fn nanos(time: Duration) -> i64 {

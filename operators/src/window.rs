@@ -200,20 +200,16 @@ impl<C: Clone> Window<C> {
         for Run { block, rows, token } in self.arrived.drain(..) {
             let lot = Rc::new(Lot { block, token, number: self.sorted });
             self.sorted += 1;
-            let mut rest = rows;
-            while !rest.is_empty() {
-                let id = lot.block.tenant_id(rest.start);
-                let next = rest.clone().find(|row| !lot.block.is_of_tenant(*row, id)).unwrap_or(rest.end);
+            for (id, rows) in lot.block.tenants(rows) {
                 let tenant = self.tenants.find(id);
-                self.tenants.add(tenant, next - rest.start);
+                self.tenants.add(tenant, rows.len());
                 if self.queues.len() <= tenant.index() {
                     self.queues.resize_with(tenant.index() + 1, VecDeque::new);
                 }
                 let queue = &mut self.queues[tenant.index()];
-                let piece = Piece { lot: Rc::clone(&lot), rows: rest.start..next };
+                let piece = Piece { lot: Rc::clone(&lot), rows };
                 let later = queue.iter().rev().take_while(|other| other.polled_at() > piece.polled_at());
                 queue.insert(queue.len() - later.count(), piece);
-                rest.start = next;
             }
         }
     }

@@ -69,6 +69,8 @@ pub struct Config {
     pub onnx: Onnx,
     /// Where `/metrics` and `/health` are served; `None` for nowhere.
     pub http_address: Option<String>,
+    /// How many tenants have metrics of their own.
+    pub http_tenants_max: usize,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which levels are logged, by module.
@@ -391,13 +393,14 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         results_key: written.results.key,
         offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
         stop_drain_timeout: written.stop.drain_timeout.0,
-        tenants: tenants(written.tenants),
+        tenants: tenants(&written.tenants),
         models: Models {
             path: written.models.path,
             overrides: written.models.by_id.into_iter().map(|(id, model)| (id, overrides(model))).collect(),
         },
         onnx: onnx(written.onnx, machine),
         http_address: written.http.address.0,
+        http_tenants_max: usize::from(written.http.tenants_max),
         log_format: written.log.format,
         log_filter: written.log.filter,
     })

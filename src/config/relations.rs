@@ -70,6 +70,7 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
     deadlines(limits, policy, "records.deadline", time_key(policy), &mut require);
     let both = config.batch.slo.is_some() && config.batch.delay_max.is_some();
     require(!both, "batch.delay_max", "batch.slo", ONE_OF_BOTH);
+    tenants(config, &mut require);
     topics(config, &mut require);
     let has_gpu = config.onnx.providers.iter().any(|provider| *provider != Provider::Cpu);
     require(
@@ -239,6 +240,20 @@ fn batches(config: &Config, batch: BatchPolicy, size_max: &str, time: &str, requ
         BatchPolicy::Slo { slo, .. } => (slo, "a request that is still in time would stop the engine"),
     };
     require(waits < config.outcome_deadline, time, "outcome.deadline", reason);
+}
+
+fn tenants(config: &Config, require: &mut Require<'_>) {
+    let default = std::iter::once(("default", &config.tenants.default));
+    let named = config.tenants.by_id.iter().map(|(id, share)| (id.as_str(), share));
+    for (id, share) in default.chain(named) {
+        let key = super::Key::new(vec!["tenants".into(), id.into(), "wait_max".into()]).to_string();
+        require(
+            !share.is_bounded() || share.wait_max < config.outcome_deadline,
+            &key,
+            "outcome.deadline",
+            "a request that waits for its tenant's quota would stop the engine",
+        );
+    }
 }
 
 /// A row that makes its run hang is tried twice before it is to blame.
@@ -437,6 +452,11 @@ mod tests {
         assert_eq!(set(&["batch.slo=81ms", "records.deadline=80ms"]), [late]);
         let late = pair("models.m.batch.slo", "models.m.deadline");
         assert_eq!(set(&["models.m.batch.slo=81ms", "models.m.deadline=80ms"]), [late]);
+        assert_eq!(set(&["tenants.acme.wait_max=5m"]), []);
+        assert_eq!(
+            set(&["tenants.acme.wait_max=5m", "tenants.default.rate_max=9"]),
+            [pair("tenants.acme.wait_max", "outcome.deadline")]
+        );
         assert_eq!(set(&["batch.slo=5m"]), [pair("batch.slo", "outcome.deadline")]);
     }
 

@@ -66,7 +66,8 @@ pub(super) fn is_text(key: &Key, defaults: &[Setting]) -> bool {
     }
     match key.parts()[..] {
         ["models", _, "output" | "not_finite" | "deadline" | "run_max"]
-        | ["models", _, "batch", "delay_max" | "slo"] => true,
+        | ["models", _, "batch", "delay_max" | "slo"]
+        | ["tenants", _, "wait_max"] => true,
         _ => defaults.iter().find(|default| &default.key == key).is_some_and(|default| {
             let number = Setting { value: Value::Integer(1), ..default.clone() };
             default.value.is_str() && super::type_fault(&number, defaults).is_some()

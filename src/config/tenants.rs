@@ -1,14 +1,18 @@
-//! Tenants in the configuration: what each gets of a device.
+//! Tenants in the configuration: what each gets of a device, and how much it may ask for.
 
 use std::collections::BTreeMap;
 
 use operators::fair::WEIGHT_MAX;
+use operators::quota::Quota;
 use operators::share::Share;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::units::{Auto, Bound, Wait};
+
 /// What may be set for a tenant.
-pub(super) const TENANT_KEYS: [&str; 2] = ["weight", "priority"];
+pub(super) const TENANT_KEYS: [&str; 6] =
+    ["weight", "priority", "rate_max", "burst", "in_flight_max", "wait_max"];
 
 /// The longest id of a tenant that something is set for, in bytes.
 const ID_MAX: usize = 256;
@@ -26,6 +30,10 @@ pub(super) struct TenantsFile {
 struct TenantFile {
     weight: Weight,
     priority: Priority,
+    rate_max: Bound,
+    burst: Auto<Burst>,
+    in_flight_max: Bound,
+    wait_max: Wait,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,12 +41,18 @@ struct TenantFile {
 struct TenantOverridesFile {
     weight: Option<Weight>,
     priority: Option<Priority>,
+    rate_max: Option<Bound>,
+    burst: Option<Auto<Burst>>,
+    in_flight_max: Option<Bound>,
+    wait_max: Option<Wait>,
 }
 
 /// A weight, of tenants or of models.
 pub(super) type Weight = Within<1, WEIGHT_MAX>;
 
 type Priority = Within<0, 9>;
+
+type Burst = Within<1, 1_000_000_000>;
 
 /// A whole number between two others.
 #[derive(Clone, Copy, Debug)]
@@ -72,14 +86,22 @@ pub(super) fn id_fault(id: &str) -> Option<&'static str> {
     }
 }
 
-pub(super) fn tenants(written: TenantsFile) -> Tenants {
-    let TenantFile { weight, priority } = written.default;
-    let default = Share { weight: weight.0, priority: small(priority) };
-    let share = |own: TenantOverridesFile| Share {
-        weight: own.weight.map_or(default.weight, |weight| weight.0),
-        priority: own.priority.map_or(default.priority, small),
+pub(super) fn tenants(written: &TenantsFile) -> Tenants {
+    let default = &written.default;
+    let of = |own: &TenantOverridesFile| {
+        let rate = own.rate_max.unwrap_or(default.rate_max).0;
+        let burst = own.burst.unwrap_or(default.burst).exactly();
+        let in_flight_max = own.in_flight_max.unwrap_or(default.in_flight_max).0;
+        Share {
+            weight: own.weight.unwrap_or(default.weight).0,
+            priority: small(own.priority.unwrap_or(default.priority)),
+            quota: rate.map(|rate| Quota { rate, burst: burst.map_or(rate, |burst| burst.0) }),
+            in_flight_max: in_flight_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            wait_max: own.wait_max.unwrap_or(default.wait_max).0,
+        }
     };
-    Tenants { default, by_id: written.by_id.into_iter().map(|(id, own)| (id, share(own))).collect() }
+    let by_id = written.by_id.iter().map(|(id, own)| (id.clone(), of(own))).collect();
+    Tenants { default: of(&TenantOverridesFile::default()), by_id }
 }
 
 fn small(priority: Priority) -> u8 {
@@ -88,6 +110,8 @@ fn small(priority: Priority) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{Fault, Faults, Machine, Sources, load};
 
@@ -103,15 +127,29 @@ mod tests {
     fn a_tenant_has_what_is_set_for_it_and_else_the_default() {
         let tenants = loaded(&[
             "tenants.default.weight=2",
+            "tenants.default.wait_max=3s",
+            "tenants.default.rate_max=50",
             "tenants.acme.priority=3",
+            "tenants.acme.rate_max=off",
+            "tenants.acme.in_flight_max=7",
             "tenants.\"o' brian|x.y\".weight=1000",
+            "tenants.\"o' brian|x.y\".burst=9",
+            "tenants.\"o' brian|x.y\".wait_max=0s",
         ]);
-        let by_id = [
-            ("acme".to_owned(), Share { weight: 2, priority: 3 }),
-            ("o' brian|x.y".to_owned(), Share { weight: 1_000, priority: 0 }),
-        ];
-        let expected = Tenants { default: Share { weight: 2, priority: 0 }, by_id: by_id.into() };
-        assert_eq!(tenants, Ok(expected));
+        let quota = |burst| Some(Quota { rate: 50, burst });
+        let default =
+            Share { weight: 2, quota: quota(50), wait_max: Duration::from_secs(3), ..Share::default() };
+        let acme = Share { priority: 3, quota: None, in_flight_max: Some(7), ..default };
+        let brian = Share { weight: 1_000, quota: quota(9), wait_max: Duration::ZERO, ..default };
+        let by_id = [("acme".to_owned(), acme), ("o' brian|x.y".to_owned(), brian)].into();
+        assert_eq!(tenants, Ok(Tenants { default, by_id }));
+    }
+
+    #[test]
+    fn without_settings_nobody_has_bounds() {
+        let tenants = loaded(&[]).unwrap();
+        assert_eq!((tenants.default, tenants.by_id.len()), (Share::default(), 0));
+        assert!(!tenants.default.is_bounded());
     }
 
     #[test]
@@ -119,6 +157,9 @@ mod tests {
         let refused = |set: &str| loaded(&[set]).unwrap_err();
         assert!(refused("tenants.acme.weight=0").contains("0 is not a number from 1 to 1000"));
         assert!(refused("tenants.acme.priority=10").contains("10 is not a number from 0 to 9"));
+        assert!(refused("tenants.acme.rate_max=0").contains("0 is not a number of at least 1"));
+        assert!(refused("tenants.acme.burst=0").contains("0 is not a number from 1 to 1000000000"));
+        assert!(refused("tenants.acme.wait_max=soon").contains("is not a duration"));
         assert!(refused("tenants.acme.wieght=1").contains("unknown key `tenants.acme.wieght`"));
         assert!(refused("tenants.\"\".weight=1").contains("is not empty"));
         let long = format!("tenants.{}.weight=1", "x".repeat(257));

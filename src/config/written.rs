@@ -207,6 +207,7 @@ pub(super) struct OnnxFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct HttpFile {
     pub(super) address: HttpAddress,
+    pub(super) tenants_max: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -17,6 +17,7 @@ mod outage;
 mod own;
 mod poison;
 mod proxy;
+mod quota;
 mod rig;
 mod served;
 mod shifts;

@@ -47,6 +47,7 @@ fn metric_names() -> BTreeSet<String> {
     let health = Arc::new(Health::new());
     let metrics = Metrics::new(Arc::new(ManualClock::new()), Arc::clone(&health));
     metrics.serve(&Catalog::new(vec![Listing::Unavailable { id: "m".into(), reason: String::new() }]));
+    metrics.tell_apart(std::iter::empty(), 1);
     let second = [Duration::from_secs(1)];
     metrics.batch(&BatchSeen {
         model: ModelIndex(0),
@@ -57,6 +58,7 @@ fn metric_names() -> BTreeSet<String> {
         inference: second[0],
         queue: &second,
         total: &second,
+        tenants: &["t"],
     });
     metrics.dead_letter(Reason::Undecodable, Stage::Decode, None);
     metrics.epoch_lag(0, 1);

@@ -15,6 +15,8 @@ use operators::broker::Class;
 use operators::broker::simulated::{Fault, FaultPlan, FaultRule, Step, When};
 use operators::commit_order::CommitOrder;
 use operators::fault::Fault as EngineFault;
+use operators::quota::Quota;
+use operators::share::Share;
 use world::{World, WorldOptions};
 
 const ORDERS: [CommitOrder; 3] = [CommitOrder::Partition, CommitOrder::Key, CommitOrder::None];
@@ -77,6 +79,15 @@ fn plan(dice: &mut Dice) -> FaultPlan {
     dice.plan(&menu)
 }
 
+/// Long enough that whatever may not wait for longer has its turn.
+const WAIT: Duration = Duration::from_mins(5);
+
+/// A share of which each tenant of a world asks for more.
+fn narrow(wait_max: Duration) -> Share {
+    let quota = Some(Quota { rate: 200, burst: 4 });
+    Share { quota, in_flight_max: Some(5), wait_max, ..Share::default() }
+}
+
 /// Everything that a seed does; returns the history's hash.
 fn run_seed(seed: u64) -> String {
     // What the engine logs, for a seed that is looked at by itself.
@@ -87,7 +98,9 @@ fn run_seed(seed: u64) -> String {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1));
     // What is promised does not depend on when batches close.
     let slo = seed.is_multiple_of(3).then_some(Duration::from_millis(20));
-    let world = World::new(seed, WorldOptions { slo, ..WorldOptions::default() });
+    // Nor on how much of what is asked for may be asked for now.
+    let share = if seed.is_multiple_of(5) { narrow(WAIT) } else { Share::default() };
+    let world = World::new(seed, WorldOptions { slo, share, ..WorldOptions::default() });
     world.broker.set_faults(plan(&mut dice));
     if dice.roll(4) == 0 {
         world.backend.break_device(dice.roll(20));
@@ -195,6 +208,29 @@ fn every_request_ends_once_where_deadlines_pass_and_the_breaker_holds() {
         late += report.dead_letters_by_reason.get("deadline_exceeded").copied().unwrap_or(0);
     }
     assert!(results > 1_000 && late > 1_000, "{results} results, {late} were late: not worth the name");
+}
+
+#[test]
+fn every_request_ends_once_where_those_over_their_quota_are_shed() {
+    let (mut results, mut shed) = (0, 0);
+    for seed in 0..30 {
+        let mut dice = Dice(seed + 1);
+        let world =
+            World::new(seed, WorldOptions { share: narrow(Duration::ZERO), ..WorldOptions::default() });
+        world.broker.set_faults(plan(&mut dice));
+        let crash_at = (dice.roll(2) == 0).then(|| 1 + dice.roll(60));
+        let crash = move |progress: dataflows::lockstep::Progress| {
+            crash_at.is_some_and(|at| progress.transaction_turns >= at)
+        };
+        if world.run(World::lots(seed), crash) == End::Crashed {
+            assert_eq!(world.run(World::lots(seed + 1_000), |_| false), End::Stopped);
+        }
+        world.assert_clean();
+        let report = world.audit();
+        results += report.results;
+        shed += report.dead_letters_by_reason.get("over_quota").copied().unwrap_or(0);
+    }
+    assert!(results > 300 && shed > 300, "{results} results, {shed} were shed: not worth the name");
 }
 
 #[test]

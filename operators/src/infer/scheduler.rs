@@ -1,6 +1,7 @@
 //! What of the infer operator decides: which batch the device gets next, and what becomes of what it gives back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use crate::clock::Moment;
 use crate::dead_letter::Reason;
 use crate::device::{Batch, Device, Executed, Left};
 use crate::fair::Fair;
+use crate::gate::{Gate, Late};
 use crate::journal::{ALONE_AFTER, LETTER_AFTER, Name};
 use crate::letters::Ending;
-use crate::observe::CloseReason;
+use crate::observe::{CloseReason, Observer};
 use crate::outcome::Outcomes;
 use crate::policy::Decision;
 use crate::window::{Run, Taken, Window};
@@ -36,6 +38,7 @@ pub(super) struct Scheduler {
     parts: InferParts,
     device: Box<dyn Device>,
     windows: BTreeMap<ModelIndex, Window<Capability<u64>>>,
+    gate: Gate<Capability<u64>>,
     fair: Fair,
     closing: Closing,
     /// Batches of a row each, which come before any window's.
@@ -64,7 +67,9 @@ struct Broken {
 impl Scheduler {
     pub(super) fn new(parts: InferParts, device: Box<dyn Device>) -> Self {
         let closing = Closing::new(device.executors());
+        let gate = Gate::new(Arc::clone(&parts.allowances));
         Self {
+            gate,
             parts,
             device,
             windows: BTreeMap::new(),
@@ -83,41 +88,84 @@ impl Scheduler {
     pub(super) fn push(&mut self, block: Arc<Block>, capability: Capability<u64>) {
         let model = block.model;
         let served = self.parts.catalog.served(model).expect("decode makes blocks of served models only");
-        self.closing.serve(model, served, &*self.parts.observer);
-        let window = self.windows.entry(model).or_insert_with(|| {
-            self.fair.weigh(model, self.parts.shares.of_model(&served.id));
-            Window::new(Arc::clone(&self.parts.shares))
+        let served = Arc::clone(served);
+        self.closing.serve(model, &served, &*self.parts.observer);
+        self.windows.entry(model).or_insert_with(|| {
+            self.fair.weigh(model, self.parts.allowances.shares().of_model(&served.id));
+            Window::new(Arc::clone(self.parts.allowances.shares()))
         });
         let rows = 0..block.len();
-        if let Some(journal) = self.parts.journal.as_ref().filter(|journal| journal.has_suspects()) {
+        if let Some(journal) = self.parts.journal.clone().filter(|journal| journal.has_suspects()) {
             let crashes: Vec<u32> = rows.clone().map(|row| journal.crashes(&Name::of(&block, row))).collect();
             for rows in ranges(rows.clone(), |row| crashes[row] < ALONE_AFTER) {
-                window.push(Arc::clone(&block), rows, capability.clone());
+                self.admit(Arc::clone(&block), rows, capability.clone());
             }
             for row in rows.filter(|row| crashes[*row] >= ALONE_AFTER) {
                 let run = Run { block: Arc::clone(&block), rows: row..row + 1, token: capability.clone() };
                 if crashes[row] >= LETTER_AFTER {
                     self.condemned.push(run);
                 } else {
-                    let mut suspect = of_runs(served, model, vec![run], CloseReason::Retry);
+                    let mut suspect = of_runs(&served, model, vec![run], CloseReason::Retry);
                     suspect.alone = true;
                     self.suspects.push_back(suspect);
                 }
             }
         } else {
-            window.push(block, rows, capability);
+            self.admit(block, rows, capability);
         }
-        self.parts.observer.queued(model, window.rows());
+        self.parts.observer.queued(model, self.windows[&model].rows());
+    }
+
+    /// Lets rows into their window, as far as the bounds of their tenants allow.
+    fn admit(&mut self, block: Arc<Block>, rows: Range<usize>, token: Capability<u64>) {
+        let window = self.windows.get_mut(&block.model).expect("it was made before");
+        if self.gate.is_open() {
+            return window.push(block, rows, token);
+        }
+        let deadline = self.parts.catalog.served(block.model).and_then(|served| served.limits.deadline);
+        let admission = self.gate.admit(&block, rows, &token, deadline, self.parts.clock.now());
+        for rows in admission.pass {
+            window.push(Arc::clone(&block), rows, token.clone());
+        }
+        for rows in admission.parked {
+            tell_parked(&*self.parts.observer, &block, rows, 1);
+        }
+    }
+
+    /// Lets those parked rows into their windows whose time has come.
+    fn release(&mut self) {
+        for Run { block, rows, token } in self.gate.release(self.parts.clock.now()) {
+            tell_parked(&*self.parts.observer, &block, rows.clone(), -1);
+            let model = block.model;
+            let window = self.windows.get_mut(&model).expect("what is parked was before its window");
+            window.push(block, rows, token);
+            self.parts.observer.queued(model, window.rows());
+        }
+    }
+
+    /// Makes dead letters of what was over the bounds of its tenant for as long as it may be.
+    fn end_late(&mut self, now: Moment, give: &mut Give<'_>) {
+        for Late { run, limit } in self.gate.take_late(self.excused, now) {
+            tell_parked(&*self.parts.observer, &run.block, run.rows.clone(), -1);
+            let tenant = run.block.tenant_id(run.rows.start);
+            let share = self.parts.allowances.shares().of(tenant);
+            self.parts.observer.over_quota(tenant, run.rows.len());
+            let message =
+                format!("its tenant may have {} at most, and it may wait {limit:?}", share.bounds());
+            let served = self.served(run.block.model);
+            let ending = Ending { served: &served, reason: Reason::OverQuota, message: &message, attempt: 1 };
+            self.end(&ending, vec![run], give);
+        }
+    }
+
+    fn served(&self, model: ModelIndex) -> Arc<Served> {
+        Arc::clone(self.parts.catalog.served(model).expect("decode makes blocks of served models only"))
     }
 
     /// Makes dead letters of what has brought the process down as often as it may.
     pub(super) fn end_condemned(&mut self, give: &mut Give<'_>) {
         for run in std::mem::take(&mut self.condemned) {
-            let served = self
-                .parts
-                .catalog
-                .served(run.block.model)
-                .expect("decode makes blocks of served models only");
+            let served = &self.served(run.block.model);
             let message = format!("it was being inferred when a process died, {LETTER_AFTER} times");
             let ending =
                 Ending { served, reason: Reason::Crashed, message: &message, attempt: LETTER_AFTER + 1 };
@@ -141,6 +189,7 @@ impl Scheduler {
             }
             for (epoch, outcomes) in outcomes {
                 if let Some(outcomes) = under_way.wanted(outcomes) {
+                    self.gate.ended(&outcomes, self.parts.clock.now());
                     give(under_way.token(epoch), outcomes);
                 }
             }
@@ -228,6 +277,7 @@ impl Scheduler {
         } else if let Some(until) = self.parts.letters.breaker.held_until(now) {
             self.excused = until;
         } else {
+            self.end_late(now, give);
             for (served, attempt, runs) in self.overdue(now) {
                 let deadline = served.limits.deadline.unwrap_or_default();
                 let message = format!("there was no outcome {deadline:?} after the request was polled");
@@ -264,15 +314,18 @@ impl Scheduler {
     }
 
     /// Makes dead letters of these rows.
-    fn end(&self, ending: &Ending<'_>, runs: Vec<Run<Capability<u64>>>, give: &mut Give<'_>) {
+    fn end(&mut self, ending: &Ending<'_>, runs: Vec<Run<Capability<u64>>>, give: &mut Give<'_>) {
         for run in runs {
-            give(&run.token, self.parts.letters.of_run(&run, ending));
+            let letters = self.parts.letters.of_run(&run, ending);
+            self.gate.ended(&letters, self.parts.clock.now());
+            give(&run.token, letters);
         }
     }
 
     /// Submits what the device has room for, and returns when to look again.
     pub(super) fn submit(&mut self, closing: bool) -> Moment {
-        self.submit_ready(closing).min(self.overdue_at()).min(self.device.due())
+        self.release();
+        self.submit_ready(closing).min(self.overdue_at()).min(self.device.due()).min(self.gate.due())
     }
 
     /// When the next row will be overdue. While a row can't be, because the device is broken, this is no reason to look.
@@ -287,7 +340,7 @@ impl Scheduler {
             self.singles.iter().chain(&self.suspects).chain(self.under_way.values()).filter_map(|waiting| {
                 Some(waiting.overdue_at(waiting.batch.served.limits.deadline?, self.excused))
             });
-        windows.chain(batches).min().unwrap_or(Moment::NEVER)
+        windows.chain(batches).chain([self.gate.late_at(self.excused)]).min().unwrap_or(Moment::NEVER)
     }
 
     fn submit_ready(&mut self, closing: bool) -> Moment {
@@ -384,6 +437,13 @@ impl Scheduler {
         tracing::debug!(model = batch.served.id, batch = id, rows, reason, "batch submitted");
         self.device.submit(batch.clone());
         self.under_way.insert(id, under_way);
+    }
+}
+
+/// Tells of each tenant how many of these rows wait before the gate from now on, or do no more.
+fn tell_parked(observer: &dyn Observer, block: &Block, rows: Range<usize>, sign: i64) {
+    for (tenant, rows) in block.tenants(rows) {
+        observer.parked(tenant, sign * i64::try_from(rows.len()).unwrap_or(i64::MAX));
     }
 }
 

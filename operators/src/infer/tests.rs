@@ -28,6 +28,7 @@ use crate::journal::Name;
 use crate::lease::{Offset, Partition};
 use crate::model::simulated::{SimulatedBackend, SimulatedModel};
 use crate::observe::{CloseReason, Silent};
+use crate::share::Shares;
 
 const DELAY: Duration = Duration::from_millis(50);
 const SIZE_MAX: usize = 4;
@@ -132,7 +133,7 @@ impl<'w> Rig<'w> {
         let parts = InferParts {
             catalog: Arc::clone(&models.catalog),
             letters: Letters { breaker: Arc::clone(&breaker), ..letters(&clock, &observer) },
-            shares: Arc::new(shares),
+            allowances: Arc::new(Allowances::new(Arc::new(shares))),
             journal,
             health: Arc::clone(&health),
             observer: Arc::clone(&observer) as Arc<dyn Observer>,

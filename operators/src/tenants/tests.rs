@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::share::Share;
+use crate::share::{ID_KEPT_MAX, Share};
 
 fn shares(tenants: &[(&str, u32, u8)]) -> Arc<Shares> {
     let share = |(id, weight, priority): &(&str, u32, u8)| {
-        ((*id).to_owned(), Share { weight: *weight, priority: *priority })
+        ((*id).to_owned(), Share { weight: *weight, priority: *priority, ..Share::default() })
     };
     Arc::new(Shares { tenants: tenants.iter().map(share).collect(), ..Shares::default() })
 }
@@ -89,10 +89,10 @@ fn a_debt_of_hours_is_not_paid_off_round_by_round() {
 fn a_long_id_is_told_from_every_other_and_takes_no_more_than_a_short_one() {
     let mut tenants = Tenants::new(shares(&[]));
     let long = "x".repeat(1 << 20);
-    let found = [&long, &long[1..], &long[..NAME_MAX], "x"].map(|id| tenants.find(id));
-    let again = [&long, &long[1..], &long[..NAME_MAX], "x"].map(|id| tenants.find(id));
+    let found = [&long, &long[1..], &long[..ID_KEPT_MAX], "x"].map(|id| tenants.find(id));
+    let again = [&long, &long[1..], &long[..ID_KEPT_MAX], "x"].map(|id| tenants.find(id));
     assert_eq!((found, found.iter().collect::<std::collections::BTreeSet<_>>().len()), (again, 4));
-    assert!(tenants.ids.keys().all(|id| id.len() <= NAME_MAX + 1));
+    assert!(tenants.ids.keys().all(|id| id.len() <= ID_KEPT_MAX + 1));
 }
 
 proptest! {

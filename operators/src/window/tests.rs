@@ -107,7 +107,7 @@ proptest! {
     fn each_row_leaves_once_and_those_of_a_tenant_in_their_order(
         moves in prop::collection::vec((0_u8..4, prop::collection::vec(0_u8..6, 0..30), 0_u64..4, 1_usize..40), 1..60),
     ) {
-        let first = Share { priority: 1, weight: 2 };
+        let first = Share { priority: 1, weight: 2, ..Share::default() };
         let mut window = window(Shares { tenants: [("a".to_owned(), first)].into(), ..Shares::default() });
         // What waits: its time, its record and its tenant.
         let mut waiting = BTreeSet::<(u64, u32, u8)>::new();

@@ -10,19 +10,21 @@ use std::time::Duration;
 use dataflows::engine::Engine;
 use dataflows::inference::{InferenceConfig, Models};
 use dataflows::lockstep::{self, End, Lots, Next, Progress};
+use operators::allowance::Allowances;
 use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{Broker, Isolation, LogRecord, PollLimit, TopicSpec};
-use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
+use operators::catalog::{BatchPolicy, Limits, NotFinite};
 use operators::clock::ManualClock;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
-use operators::dead_letter::{Reason, Stage};
+use operators::dead_letter::Reason;
 use operators::health::Health;
 use operators::lease::Partition;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel, expected};
-use operators::observe::{BatchSeen, CostSeen, LeaseSeen, Observer};
+use operators::observe::Observer;
 use operators::outbox::TransactionLimit;
+use operators::share::{Share, Shares};
 use tidemill::audit::{AuditOptions, AuditReport, Lookup, Oracle, Tolerance, Unwatched, audit};
 use tidemill::load::{Load, LoadForm, LoadOptions, ModelRow};
 
@@ -39,12 +41,21 @@ pub(crate) struct WorldOptions {
     pub(crate) deadline: Option<Duration>,
     /// The objective of batches, if they have one.
     pub(crate) slo: Option<Duration>,
+    /// What every tenant may ask for.
+    pub(crate) share: Share,
     pub(crate) delivery: Delivery,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { requests: 240, bad: 0.1, deadline: None, slo: None, delivery: Delivery::ExactlyOnce }
+        Self {
+            requests: 240,
+            bad: 0.1,
+            deadline: None,
+            slo: None,
+            share: Share::default(),
+            delivery: Delivery::ExactlyOnce,
+        }
     }
 }
 
@@ -57,6 +68,7 @@ pub(crate) struct World {
     models: Models,
     /// Reasons for which a good request may end here.
     trusted: Vec<Reason>,
+    share: Share,
     delivery: Delivery,
     order: Cell<CommitOrder>,
 }
@@ -75,20 +87,6 @@ impl Seen {
 }
 
 impl Observer for Seen {
-    fn polled(&self, _: usize, _: usize) {}
-    fn batch(&self, _: &BatchSeen<'_>) {}
-    fn dead_letter(&self, _: Reason, _: Stage, _: Option<&str>) {}
-    fn cost(&self, _: ModelIndex, _: CostSeen) {}
-    fn queued(&self, _: ModelIndex, _: usize) {}
-    fn committed(&self, _: usize, _: Duration) {}
-    fn aborted(&self) {}
-    fn lost(&self, _: Partition, _: u64) {}
-    fn rebuilt(&self) {}
-    fn lease(&self, _: &LeaseSeen) {}
-    fn lease_ended(&self, _: Partition) {}
-    fn run_cancelled(&self, _: ModelIndex) {}
-    fn executor_replaced(&self) {}
-    fn breaker(&self, _: bool) {}
     fn epoch_lag(&self, _: usize, ticks: u64) {
         self.told.store(true, Ordering::SeqCst);
         self.epoch_lag_max.fetch_max(ticks, Ordering::SeqCst);
@@ -143,9 +141,12 @@ impl World {
             files: Arc::new(loaded.files),
             backend: Arc::clone(&backend) as Arc<_>,
         };
-        let trusted = options.deadline.map(|_| Reason::DeadlineExceeded).into_iter().collect();
-        let (seen, order, delivery) = (Arc::default(), Cell::default(), options.delivery);
-        let world = Self { broker, backend, clock, seen, models, trusted, delivery, order };
+        let late = options.deadline.map(|_| Reason::DeadlineExceeded);
+        let sheds = options.share.is_bounded() && options.share.wait_max.is_zero();
+        let trusted = late.into_iter().chain(sheds.then_some(Reason::OverQuota)).collect();
+        let (seen, order) = (Arc::default(), Cell::default());
+        let (share, delivery) = (options.share, options.delivery);
+        let world = Self { broker, backend, clock, seen, models, trusted, share, delivery, order };
         world.write(seed, &options);
         world
     }
@@ -173,7 +174,15 @@ impl World {
     /// An engine for this world.
     pub(crate) fn engine(&self) -> Engine {
         Engine {
-            config: InferenceConfig { delivery: self.delivery, commit_order: self.order.get(), ..config() },
+            config: InferenceConfig {
+                delivery: self.delivery,
+                commit_order: self.order.get(),
+                allowances: Arc::new(Allowances::new(Arc::new(Shares {
+                    default: self.share,
+                    ..Shares::default()
+                }))),
+                ..config()
+            },
             models: self.models.clone(),
             broker: Arc::new(self.broker.as_instance("process-0")),
             health: Arc::new(Health::new()),
@@ -304,7 +313,7 @@ fn config() -> InferenceConfig {
         record_bytes_max: 4_000,
         in_flight_records_max: 96,
         in_flight_bytes_max: 1 << 20,
-        shares: Arc::default(),
+        allowances: Arc::default(),
         activation: PollLimit { records: 24, bytes: 64 << 10 },
         dead_letters_per_minute_max: None,
         epoch_interval: Duration::from_millis(10),

@@ -1,6 +1,9 @@
-//! Inference with shares: tenants and models take turns.
+//! Inference with shares: tenants and models take turns, and tenants have no more than they may.
+
+use std::collections::BTreeMap;
 
 use super::*;
+use crate::quota::Quota;
 use crate::share::Share;
 
 #[test]
@@ -44,5 +47,78 @@ fn a_tenant_with_a_backlog_leaves_room_in_each_batch_by_the_weights() {
         rig.later(DELAY);
         rig.run_all();
         assert_eq!((rig.outcomes().len(), rig.watched.frontier()), (5 * SIZE_MAX + 13, Some(9)));
+    });
+}
+
+fn bounded(quota: Option<Quota>, in_flight_max: Option<usize>, wait_max: Duration) -> Shares {
+    let share = Share { quota, in_flight_max, wait_max, ..Share::default() };
+    Shares { tenants: [("bound".to_owned(), share)].into(), ..Shares::default() }
+}
+
+#[test]
+fn what_is_over_a_quota_waits_before_its_window_and_holds_its_epoch_alone() {
+    on_a_worker(|worker| {
+        let quota = Some(Quota { rate: 10, burst: 2 });
+        let mut rig = Rig::sharing(worker, bounded(quota, None, Duration::from_secs(9)), None);
+        rig.push_of(0, &["bound", "bound", "bound", "free"], 3);
+        rig.advance_to(5);
+        rig.later(DELAY);
+        assert_eq!(rig.tenants(), ["bound", "bound", "free"]);
+        rig.run_all();
+        assert_eq!((rig.outcomes().len(), rig.watched.frontier()), (3, Some(3)));
+        rig.later(DELAY);
+        // The token has come, and the row had waited for its delay by then.
+        assert_eq!(rig.waiting(), [(0, 1)]);
+        rig.run_all();
+        assert_eq!((rig.outcomes().len(), rig.watched.frontier()), (4, Some(5)));
+        assert_eq!(rig.observer.seen().dead_letters, []);
+        assert_eq!(rig.observer.seen().parked, BTreeMap::from([("bound".to_owned(), 0)]));
+    });
+}
+
+#[test]
+fn a_place_in_inference_is_given_back_with_the_outcome() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::sharing(worker, bounded(None, Some(SIZE_MAX), Duration::from_secs(9)), None);
+        rig.push_of(0, &["bound"; 2 * SIZE_MAX + 1], 0);
+        for (rows, wait) in [(SIZE_MAX, Duration::ZERO), (SIZE_MAX, Duration::ZERO), (1, DELAY)] {
+            rig.later(wait);
+            assert_eq!(rig.waiting(), [(0, rows)]);
+            rig.run(0);
+        }
+        assert_eq!(rig.outcomes().len(), 2 * SIZE_MAX + 1);
+    });
+}
+
+#[test]
+fn what_may_not_wait_for_its_quota_is_a_dead_letter_at_once_and_counts_for_no_breaker() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::sharing(worker, bounded(None, Some(1), Duration::ZERO), None);
+        let rows = LETTERS_MAX as usize + 9;
+        rig.push_of(0, &vec!["bound"; rows], 0);
+        let over = rig.observer.seen().dead_letters;
+        assert_eq!(over, vec![(Reason::OverQuota, Stage::Infer); rows - 1]);
+        assert_eq!(rig.observer.seen().over_quota, rows - 1);
+        rig.later(DELAY);
+        rig.run(0);
+        assert_eq!((rig.outcomes().len(), rig.breaker.held_until(rig.clock.now())), (rows, None));
+    });
+}
+
+#[test]
+fn while_the_device_is_broken_nobody_is_over_its_quota_for_too_long() {
+    on_a_worker(|worker| {
+        let wait = Duration::from_millis(200);
+        let mut rig = Rig::sharing(worker, bounded(None, Some(SIZE_MAX), wait), None);
+        rig.models.backend.break_device(u64::MAX);
+        rig.push_of(0, &["bound"; SIZE_MAX + 1], 0);
+        rig.run(0);
+        rig.later(10 * wait);
+        rig.models.backend.break_device(0);
+        rig.later(BACK_OFF.1);
+        rig.run_all();
+        rig.later(DELAY);
+        rig.run_all();
+        assert_eq!((rig.outcomes().len(), rig.observer.seen().dead_letters), (SIZE_MAX + 1, vec![]));
     });
 }
