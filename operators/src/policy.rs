@@ -1,11 +1,13 @@
 //! When a window gives up a batch: now, with a reason and a size, or not before a moment.
 //!
+//! *Late binding* is common to all policies: while every executor is busy nothing closes. The window goes on filling, whoever comes meanwhile may
+//! still have a turn in the batch, and nobody is later for it.
+//!
 //! A static policy is obeyed to the letter: a batch is so many rows, or what is there when the oldest has waited so long.
 //!
 //! With an objective (*SLO*), the time from poll to outcome, size and wait follow from what batches cost ([`CostModel`]) and from what the
 //! device is doing:
 //!
-//! - *Late binding*. While every executor is busy nothing closes: the window goes on filling, and the batch size follows the load by itself.
 //! - *Size*. The efficient one at most, and no more than is done in half of the time there is: a row that has just missed a batch waits
 //!   for that one and then runs in the next. Once the oldest row can't be saved any more, the efficient size empties the backlog soonest.
 //! - *Wait*. An executor that is idle takes what there is, unless its time is in demand: on a device that was busy for a share `d` of its
@@ -22,8 +24,8 @@ use crate::observe::CloseReason;
 /// The share of an objective that is planned with, in tenths. The rest is for what no cost of batches tells: threads that wake late.
 const PLANNED_TENTHS: u32 = 9;
 
-/// A full batch that runs for less than this is handed over while all executors are busy: one that waits for a hand-off of some
-/// microseconds would lose a good part of its time, and a batch that is full can't gain by being formed later.
+/// A batch that runs for less than this is handed over, once it is full or due, while all executors are busy: one that waits for a hand-off of
+/// some microseconds would lose a good part of its time.
 const SHORT: Duration = Duration::from_millis(2);
 
 /// How fast the demand for a device is forgotten.
@@ -72,7 +74,10 @@ pub fn decide(
     match policy {
         BatchPolicy::Static { size_max, delay_max } => {
             let due = waiting.oldest.after(delay_max);
-            if waiting.rows >= size_max {
+            let rows = waiting.rows.min(size_max);
+            if !device.idle && (rows == size_max || due <= now) && cost.safe(rows) >= SHORT {
+                Decision::Wait(Moment::NEVER)
+            } else if waiting.rows >= size_max {
                 Decision::Close { reason: CloseReason::Full, rows: size_max }
             } else if due <= now {
                 Decision::Close { reason: CloseReason::Deadline, rows: waiting.rows }
@@ -167,12 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn a_static_policy_is_obeyed_to_the_letter_whatever_the_device_does() {
+    fn a_static_policy_is_obeyed_to_the_letter_wherever_an_executor_is_free_or_the_batch_is_short() {
         let policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) };
-        for device in [IDLE, Offer { idle: false, demand: 1.0 }] {
+        let busy = Offer { idle: false, demand: 1.0 };
+        let quick = cost(256, Duration::from_micros(50), Duration::from_nanos(500));
+        let nothing_known = CostModel::new(256);
+        for (device, cost) in [(IDLE, &slow()), (busy, &quick), (busy, &nothing_known)] {
             let at = |now, rows| {
                 let waiting = Waiting { rows, oldest: moment(7) };
-                decide(policy, Moment::from_nanos(now), waiting, &slow(), device)
+                decide(policy, Moment::from_nanos(now), waiting, cost, device)
             };
             assert_eq!(at(7_000_000, 63), Decision::Wait(moment(57)));
             assert_eq!(at(56_999_999, 1), Decision::Wait(moment(57)));
@@ -181,6 +189,15 @@ mod tests {
             assert_eq!(at(7_000_000, 64), close(CloseReason::Full, 64));
             assert_eq!(at(57_000_000, 90), close(CloseReason::Full, 64));
         }
+    }
+
+    #[test]
+    fn a_long_batch_of_a_static_policy_is_formed_when_an_executor_is_free() {
+        let policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) };
+        let busy = Offer { idle: false, demand: 1.0 };
+        let at = |now, rows| decide(policy, moment(now), Waiting { rows, oldest: moment(7) }, &slow(), busy);
+        assert_eq!((at(57, 1), at(7, 64), at(99, 90)), [Decision::Wait(Moment::NEVER); 3].into());
+        assert_eq!(at(56, 1), Decision::Wait(moment(57)));
     }
 
     #[test]

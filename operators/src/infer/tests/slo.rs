@@ -100,3 +100,20 @@ fn the_end_of_the_input_closes_a_window_whose_device_is_busy() {
         assert!(rig.watched.probe.done());
     });
 }
+
+#[test]
+fn a_long_batch_is_bound_only_once_an_executor_is_free_for_it() {
+    on_a_worker(|worker| {
+        let batch = BatchPolicy::Static { size_max: SIZE_MAX, delay_max: DELAY };
+        let mut rig = Rig::of(worker, batch, (2, 1), None, None, Shares::default());
+        rig.push(0, 3 * SIZE_MAX, 0);
+        assert_eq!(rig.waiting(), [(0, SIZE_MAX); 2], "of what nothing is known yet, one more is bound");
+        rig.run_all();
+        rig.push(0, 2 * SIZE_MAX, 0);
+        assert_eq!(rig.waiting(), [(0, SIZE_MAX)], "it takes longer than handing it over by far");
+        rig.run(0);
+        assert_eq!(rig.waiting(), [(0, SIZE_MAX)]);
+        rig.run_all();
+        assert_eq!(rig.outcomes().len(), 5 * SIZE_MAX);
+    });
+}
