@@ -1,18 +1,29 @@
 //! Inference by itself: the infer operator and real executor threads, without a broker, on models that take a time that is known.
 //!
 //! ```text
-//!   cargo bench --bench inference -- slo --json FILE
+//!   cargo bench --bench inference -- slo|fairness|poison|decode --json FILE
 //! ```
 //!
 //! | subject | what is measured |
 //! | --- | --- |
 //! | `slo` | with nothing but an objective given: whether it is kept, and the throughput beside that of the best static policy |
+//! | `fairness` | what a flood of one tenant does to the latency of others, and what fair share costs in throughput |
+//! | `poison` | one row that a model can't take among 64, on ONNX Runtime: its calls, its letter and the results of the others |
+//! | `decode` | our decoder of requests beside `serde_json` |
 
+mod decode;
+mod fairness;
+mod figures;
+#[path = "../micro/given.rs"]
+mod given;
 #[path = "../end_to_end/machine.rs"]
 mod machine;
+mod poison;
 mod rig;
 mod slo;
 mod timed;
+#[path = "../micro/typed.rs"]
+mod typed;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -27,8 +38,9 @@ use machine::Machine;
 #[derive(Debug, Parser)]
 #[command(name = "inference", about = "Inference by itself, on models that take a time that is known")]
 struct Args {
+    /// What to measure; everything, one after the other, where none is named
     #[command(subcommand)]
-    subject: Subject,
+    subject: Option<Subject>,
 
     /// Write the figures to a file too, one JSON object a line
     #[arg(long, value_name = "FILE", global = true)]
@@ -43,13 +55,41 @@ struct Args {
 enum Subject {
     /// An objective over a load that grows a hundred times, beside static policies; about three minutes
     Slo,
+    /// A tenant that sends a thousand times what others send, beside them; about two minutes
+    Fairness,
+    /// One row that a model can't take among 64, on ONNX Runtime, which has to be there; some seconds
+    Poison,
+    /// Our decoder of requests beside `serde_json`; half a minute
+    Decode,
+}
+
+impl Subject {
+    const ALL: [Self; 4] = [Self::Decode, Self::Poison, Self::Fairness, Self::Slo];
+
+    /// Its figures, or what is missing for it.
+    fn run(self) -> Result<Vec<Value>, String> {
+        match self {
+            Self::Slo => Ok(slo::run()),
+            Self::Fairness => Ok(fairness::run()),
+            Self::Poison => poison::run(),
+            Self::Decode => Ok(decode::run()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let figures = match args.subject {
-        Subject::Slo => slo::run(),
-    };
+    let subjects = args.subject.map_or_else(|| Subject::ALL.to_vec(), |subject| vec![subject]);
+    let mut figures = Vec::new();
+    for subject in subjects {
+        match subject.run() {
+            Ok(of_subject) => figures.extend(of_subject),
+            Err(reason) => {
+                eprintln!("could not run {subject:?}: {reason}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     match tell(&args, &figures) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,8 @@
 //! The infer operator on a worker of its own, with executor threads and an open loop before it: rows come when they are due, whether or
-//! not anything keeps up, and their time counts from when they were due.
+//! not anything keeps up, and their time counts from when they were due until their outcome leaves the operator.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,10 +23,11 @@ use operators::letters::Letters;
 use operators::model::Backend;
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
 use operators::observe::{BatchSeen, Observer};
+use operators::outcome::Outcomes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use timely::dataflow::operators::vec::input::Handle;
-use timely::dataflow::operators::{Input, Probe};
+use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::worker::Worker;
 
 use crate::timed::{Cost, Timed};
@@ -39,11 +42,38 @@ pub(crate) struct Phase {
     pub(crate) length: Duration,
 }
 
-/// An outcome: when it was there, counted from the start of the load, and how long after its row was due.
+/// A row: when it is due, counted from the start of the load, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) after: Duration,
+    pub(crate) tenant: u16,
+}
+
+/// An outcome: when it was there, counted from the start of the load, how long after its row was due, and whose it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) at: Duration,
     pub(crate) latency: Duration,
+    pub(crate) tenant: u16,
+}
+
+/// What a run is given.
+pub(crate) struct Load {
+    /// The rows, in the order of when they are due.
+    pub(crate) rows: Box<dyn Iterator<Item = Due> + Send + Sync>,
+    /// After this the load has ended, and what comes is left out.
+    pub(crate) length: Duration,
+    pub(crate) rest: Rest,
+    /// Whether rows say whose they are; else all say the same.
+    pub(crate) named: bool,
+}
+
+impl Load {
+    /// Rows of one tenant, in these phases, at random intervals: the same in every run.
+    pub(crate) fn of_phases(phases: &[Phase], rest: Rest) -> Self {
+        let length = phases.iter().map(|phase| phase.length).sum();
+        Self { rows: Box::new(Arrivals::new(phases, 0, 7)), length, rest, named: false }
+    }
 }
 
 /// What a run has given.
@@ -51,7 +81,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Ran {
     /// By the time that they came, until the load ended.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Rows of each batch, in the same time.
+    /// Rows of each batch that was done before the load ended.
     pub(crate) batches: Vec<usize>,
     /// Rows that were due, and those that have ended when everything was done.
     pub(crate) due: usize,
@@ -68,16 +98,15 @@ pub(crate) enum Rest {
 }
 
 /// Starts a run on a thread of its own. Wait for it with [`thread::JoinHandle::join`].
-pub(crate) fn start(
-    cost: Cost,
-    batch: BatchPolicy,
-    phases: Vec<Phase>,
-    rest: Rest,
-) -> thread::JoinHandle<Ran> {
-    thread::spawn(move || timely::execute_directly(move |worker| run(worker, cost, batch, &phases, rest)))
+pub(crate) fn start(cost: Cost, batch: BatchPolicy, load: Load) -> thread::JoinHandle<Ran> {
+    thread::spawn(move || timely::execute_directly(move |worker| run(worker, cost, batch, load)))
 }
 
-fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, phases: &[Phase], rest: Rest) -> Ran {
+/// The outcomes that left the operator: when, and of which row.
+type Left = Rc<RefCell<Vec<(Moment, usize)>>>;
+
+fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
+    let Load { rows, length, rest, named } = load;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let notes = Arc::new(Notes { clock: Arc::clone(&clock), seen: Mutex::default() });
     let backend = Timed::new(cost);
@@ -91,21 +120,24 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, phases: &[Phase], re
     };
     let loaded = load_catalog(&backend, backend.found(), &*clock, settings).expect("the model can be served");
     let alarms = Alarms::new();
-    let mut input = build(worker, loaded, backend, &clock, &notes, &alarms);
-    let mut arrivals = Arrivals::new(phases, clock.now());
-    let start = arrivals.next;
-    while let Some(next) = arrivals.peek() {
-        let now = clock.now();
-        if next <= now {
-            input.send(row(arrivals.count, next));
-            arrivals.advance();
+    let left = Left::default();
+    let mut input = build(worker, loaded, backend, &clock, &notes, &alarms, &left);
+    // The executors open their models before.
+    let start = clock.now().after(Duration::from_millis(200));
+    let mut sent = Vec::new();
+    let mut rows = rows.peekable();
+    while let Some(next) = rows.peek() {
+        let (now, due) = (clock.now(), start.after(next.after));
+        if due <= now {
+            input.send(row(sent.len(), due, if named { next.tenant } else { 0 }));
+            sent.extend(rows.next());
             continue;
         }
         input.flush();
         let alarm = alarms.ring(now);
-        worker.step_or_park(Some(alarm.min(next).since(now)));
+        worker.step_or_park(Some(alarm.min(due).since(now)));
     }
-    let end = start.after(phases.iter().map(|phase| phase.length).sum());
+    let end = start.after(length);
     input.close();
     if rest == Rest::Dropped {
         worker.installed_dataflows().into_iter().for_each(|graph| worker.drop_dataflow(graph));
@@ -116,17 +148,17 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, phases: &[Phase], re
         let alarm = alarms.ring(now);
         at_work = worker.step_or_park((alarm != Moment::NEVER).then(|| alarm.since(now)));
     }
-    let seen = std::mem::take(&mut *notes.seen.lock().unwrap_or_else(PoisonError::into_inner));
-    let within = |at: &Moment| *at <= end;
-    let outcomes = seen.iter().filter(|(at, _)| within(at)).flat_map(|(at, latencies)| {
-        let at = at.since(start);
-        latencies.iter().map(move |latency| Outcome { at, latency: *latency })
-    });
+    let outcome = |(at, number): &(Moment, usize)| {
+        let (at, Due { after, tenant }) = (at.since(start), sent[*number]);
+        Outcome { at, latency: at.saturating_sub(after), tenant }
+    };
+    let left = left.borrow();
+    let seen = notes.seen.lock().unwrap_or_else(PoisonError::into_inner);
     Ran {
-        outcomes: outcomes.collect(),
-        batches: seen.iter().filter(|(at, _)| within(at)).map(|(_, rows)| rows.len()).collect(),
-        due: arrivals.count,
-        ended: seen.iter().map(|(_, rows)| rows.len()).sum(),
+        outcomes: left.iter().filter(|(at, _)| *at <= end).map(outcome).collect(),
+        batches: seen.iter().filter(|(at, _)| *at <= end).map(|(_, rows)| *rows).collect(),
+        due: sent.len(),
+        ended: left.len(),
     }
 }
 
@@ -138,6 +170,7 @@ fn build(
     clock: &Arc<dyn Clock>,
     notes: &Arc<Notes>,
     alarms: &Alarms,
+    left: &Left,
 ) -> Handle<u64, Arc<Block>> {
     let observer = Arc::clone(notes) as Arc<dyn Observer>;
     let health = Arc::<Health>::default();
@@ -168,7 +201,7 @@ fn build(
         observer: Arc::clone(&observer),
         clock: Arc::clone(clock),
     };
-    let clock = Arc::clone(clock);
+    let (clock, left, at) = (Arc::clone(clock), Rc::clone(left), Arc::clone(clock));
     worker.dataflow(|scope| {
         let (input, blocks) = scope.new_input();
         let outcomes = blocks.infer(infer, alarms, |home| {
@@ -186,73 +219,77 @@ fn build(
                 clock,
             }))
         });
-        drop(outcomes.probe());
+        let note = move |outcomes: &Arc<Outcomes>| {
+            let number =
+                |index| usize::try_from(outcomes.origin(index).1.0).expect("offsets are numbers of rows");
+            let now = at.now();
+            left.borrow_mut().extend((0..outcomes.len()).map(|index| (now, number(index))));
+        };
+        drop(outcomes.inspect(note).probe());
         input
     })
 }
 
 /// One row, due at this moment.
-fn row(number: usize, due: Moment) -> Arc<Block> {
+fn row(number: usize, due: Moment, tenant: u16) -> Arc<Block> {
     let mut polled = Polled { polled_at: due, ..Polled::default() };
     polled.records.push(None, Some(b"{}"));
     let offset = i64::try_from(number).expect("a bench has far fewer rows");
     polled.origins.push((Lease { partition: Partition(0), term: Term(1) }, Offset(offset)));
     polled.times.push(RecordTime { millis: 1_767_225_600_000, append: false });
     let mut block = Block::new(ModelIndex(0), 0, 1, Arc::new(polled));
-    block.text = b"request-tenant".to_vec();
+    block.text = format!("request-tenant-{tenant:05}").into_bytes();
     block.values.push(0.5);
-    block.rows.push(Row { record: 0, request_id: 0..7, tenant_id: 8..14 });
+    block.rows.push(Row { record: 0, request_id: 0..7, tenant_id: 8..20 });
     Arc::new(block)
 }
 
-/// When rows are due: at random intervals, the same in every run of the same phases.
-struct Arrivals {
-    next: Moment,
-    count: usize,
+/// Rows of a tenant, due at random intervals: the same in every run of the same phases and seed.
+pub(crate) struct Arrivals {
+    next: Duration,
+    tenant: u16,
     /// The phases that are left, the last first, each with its end.
-    phases: Vec<(f64, Moment)>,
+    phases: Vec<(f64, Duration)>,
     random: ChaCha8Rng,
 }
 
 impl Arrivals {
-    /// The first rows come a little after `now`: the executors open their models before.
-    fn new(phases: &[Phase], now: Moment) -> Self {
-        let start = now.after(Duration::from_millis(200));
-        let mut end = start;
+    pub(crate) fn new(phases: &[Phase], tenant: u16, seed: u64) -> Self {
+        let mut end = Duration::ZERO;
         let ends = phases.iter().map(|phase| {
-            end = end.after(phase.length);
+            end += phase.length;
             (phase.rows_per_second, end)
         });
-        let mut phases: Vec<(f64, Moment)> = ends.collect();
+        let mut phases: Vec<(f64, Duration)> = ends.collect();
         phases.reverse();
-        Self { next: start, count: 0, phases, random: ChaCha8Rng::seed_from_u64(7) }
-    }
-
-    fn peek(&mut self) -> Option<Moment> {
-        while self.phases.last().is_some_and(|(_, end)| self.next >= *end) {
-            self.phases.pop();
-        }
-        self.phases.last().map(|_| self.next)
-    }
-
-    fn advance(&mut self) {
-        self.count += 1;
-        if let Some((rows_per_second, _)) = self.phases.last() {
-            let gap = -(1.0 - self.random.random::<f64>()).ln() / rows_per_second;
-            self.next = self.next.after(Duration::from_secs_f64(gap));
-        }
+        Self { next: Duration::ZERO, tenant, phases, random: ChaCha8Rng::seed_from_u64(seed) }
     }
 }
 
-/// Notes when each batch was done, and how long its rows had taken.
+impl Iterator for Arrivals {
+    type Item = Due;
+
+    fn next(&mut self) -> Option<Due> {
+        while self.phases.last().is_some_and(|(_, end)| self.next >= *end) {
+            self.phases.pop();
+        }
+        let (rows_per_second, _) = self.phases.last()?;
+        let due = Due { after: self.next, tenant: self.tenant };
+        let gap = -(1.0 - self.random.random::<f64>()).ln() / rows_per_second;
+        self.next += Duration::from_secs_f64(gap);
+        Some(due)
+    }
+}
+
+/// Notes when each batch was done, and how many rows it had.
 struct Notes {
     clock: Arc<dyn Clock>,
-    seen: Mutex<Vec<(Moment, Vec<Duration>)>>,
+    seen: Mutex<Vec<(Moment, usize)>>,
 }
 
 impl Observer for Notes {
     fn batch(&self, batch: &BatchSeen<'_>) {
-        let noted = (self.clock.now(), batch.total.to_vec());
+        let noted = (self.clock.now(), batch.rows);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
     }
 }

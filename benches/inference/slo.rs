@@ -14,7 +14,8 @@ use std::time::Duration;
 use operators::catalog::BatchPolicy;
 use serde_json::{Value, json};
 
-use crate::rig::{EXECUTORS, Outcome, Phase, Ran, Rest, start};
+use crate::figures::{millis, quantile, thousandth};
+use crate::rig::{EXECUTORS, Load, Outcome, Phase, Ran, Rest, start};
 use crate::timed::Cost;
 
 const SLO: Duration = Duration::from_millis(80);
@@ -91,7 +92,8 @@ fn steady(load: f64, length: Duration) -> Vec<Phase> {
 /// The objective at each load, and over all of them in turn, up and down.
 fn keep(subject: &Subject) -> Vec<Run> {
     let batch = BatchPolicy::Slo { size_max: SIZE_MAX, slo: SLO };
-    let run = |load, phases| (load, start(subject.cost, batch, phases, Rest::Done));
+    let run =
+        |load, phases: Vec<Phase>| (load, start(subject.cost, batch, Load::of_phases(&phases, Rest::Done)));
     let loads = subject.loads.iter();
     let down = subject.loads.iter().rev().skip(1);
     let sweep = loads.clone().chain(down).map(|load| Phase { rows_per_second: *load, length: WINDOW });
@@ -119,7 +121,8 @@ fn search(subject: &Subject) -> Vec<Best> {
             .flat_map(|delay_max| loads.iter().map(|load| (*delay_max, *load)))
             .map(|(delay_max, load)| {
                 let batch = BatchPolicy::Static { size_max, delay_max };
-                (delay_max, start(subject.cost, batch, steady(load, SEARCHED), Rest::Dropped))
+                let load = Load::of_phases(&steady(load, SEARCHED), Rest::Dropped);
+                (delay_max, start(subject.cost, batch, load))
             })
             .collect();
         for (place, (delay_max, run)) in runs.into_iter().enumerate() {
@@ -142,19 +145,6 @@ fn rate(ran: &Ran, length: Duration) -> f64 {
     outcomes as f64 / length.as_secs_f64()
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "the place of a quantile among the outcomes"
-)]
-fn quantile(outcomes: &[Outcome], quantile: f64) -> Duration {
-    let mut latencies: Vec<Duration> = outcomes.iter().map(|outcome| outcome.latency).collect();
-    latencies.sort_unstable();
-    let place = (latencies.len() as f64 * quantile).ceil() as usize;
-    latencies.get(place.saturating_sub(1)).copied().unwrap_or_default()
-}
-
 /// The 99th percentile of each window.
 fn windows(outcomes: &[Outcome]) -> Vec<Duration> {
     let window = |outcome: &Outcome| outcome.at.as_millis() / WINDOW.as_millis();
@@ -165,10 +155,6 @@ fn windows(outcomes: &[Outcome]) -> Vec<Duration> {
         .filter(|outcomes| !outcomes.is_empty())
         .map(|outcomes| quantile(&outcomes, 0.99))
         .collect()
-}
-
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e4).round() / 10.0
 }
 
 fn figures_of(subject: &Subject, load: Option<f64>, ran: &Ran, best: Option<&Best>) -> Value {
@@ -195,16 +181,16 @@ fn figures_of(subject: &Subject, load: Option<f64>, ran: &Ran, best: Option<&Bes
         "windows": windows.len(),
         "windows_within": within,
         "window_p99_ms": windows.into_iter().map(millis).collect::<Vec<_>>(),
-        "batch_rows_median": median(&ran.batches),
+        "batch_rows_median": middle(&ran.batches),
         "rows_per_second": rows_per_second,
         "best_static": best.map(|best| format!("{} rows, {:?}", best.size_max, best.delay_max)),
         "best_static_rows_per_second": best.map(|best| best.rows_per_second.round()),
         "best_static_p99_ms": best.map(|best| millis(best.p99)),
-        "of_best_static": ratio.map(|ratio| (ratio * 1_000.0).round() / 1_000.0),
+        "of_best_static": ratio.map(thousandth),
     })
 }
 
-fn median(batches: &[usize]) -> usize {
+fn middle(batches: &[usize]) -> usize {
     let mut batches = batches.to_vec();
     batches.sort_unstable();
     batches.get(batches.len() / 2).copied().unwrap_or(0)

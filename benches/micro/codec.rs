@@ -1,6 +1,5 @@
 //! Requests in, results out: ours beside `serde_json` with derived types.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
 use operators::codec::x_tensor;
 use operators::lease::{Offset, Partition};
 use operators::records::Records;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::given::{numbers, request};
+use crate::typed::Request;
 
 /// Runs every bench of the codec.
 pub(crate) fn bench(criterion: &mut Criterion) {
@@ -136,25 +136,6 @@ fn encode(criterion: &mut Criterion) {
         });
     });
     group.finish();
-}
-
-/// A request by `serde`: its text borrowed where it can be, as a careful user would write it.
-#[derive(Deserialize)]
-#[expect(
-    dead_code,
-    clippy::struct_field_names,
-    reason = "the names are the interface's; what is decoded is not looked at"
-)]
-struct Request<'a> {
-    #[serde(borrow)]
-    request_id: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    tenant_id: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    model_id: std::borrow::Cow<'a, str>,
-    input: Vec<f32>,
-    metadata: Option<BTreeMap<String, String>>,
-    enqueued_at: Option<jiff::Timestamp>,
 }
 
 /// A result by `serde`.

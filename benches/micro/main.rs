@@ -8,6 +8,7 @@ mod codec;
 mod exchange;
 mod given;
 mod ledger;
+mod typed;
 mod window;
 
 use criterion::Criterion;
