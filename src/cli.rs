@@ -6,6 +6,7 @@ mod context;
 pub mod demo;
 mod error;
 mod exit;
+pub mod models;
 pub mod produce;
 pub mod run;
 mod tools;
@@ -99,6 +100,8 @@ enum Command {
     Topics(topics::Args),
     /// Show the configuration in force, and whether models, broker and topics fit it.
     Check(check::Args),
+    /// See what the models do by themselves, without a broker.
+    Models(models::Args),
 }
 
 fn const_format(examples: &str, exit_codes: &str) -> String {
@@ -121,7 +124,12 @@ pub fn main(
         set.push(format!("log.format={}", name.get_name()));
     }
     let mut sources = Sources::of_process(config, set);
-    if let Command::Demo(_) | Command::Produce(_) | Command::Audit(_) | Command::Topics(_) = cli.command {
+    if let Command::Demo(_)
+    | Command::Produce(_)
+    | Command::Audit(_)
+    | Command::Topics(_)
+    | Command::Models(_) = cli.command
+    {
         // What these print is what people look at; `--set log.filter=info` shows the rest.
         sources
             .machine
@@ -137,6 +145,7 @@ pub fn main(
         Command::Audit(args) => tools::audit(args, &context),
         Command::Topics(args) => topics::run(&args, &context),
         Command::Check(args) => check::run(&args, &context),
+        Command::Models(args) => models::run(&args, &context),
     };
     done.unwrap_or_else(|error| error::report(error, json)).into()
 }

@@ -13,4 +13,5 @@ pub mod produce;
 pub mod request;
 pub mod runtime;
 pub mod surroundings;
+pub mod timing;
 pub mod topics;

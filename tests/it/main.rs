@@ -12,6 +12,7 @@ mod conformance_simulated;
 mod docs;
 mod fragile;
 mod http;
+mod jetson;
 mod kafka_broker;
 mod onnx;
 mod oracle;
