@@ -56,6 +56,8 @@ struct Families {
     model_records: Family<ModelLabel, Counter>,
     model_calls: Family<ModelLabel, Counter>,
     runs_cancelled: Family<ModelLabel, Counter>,
+    sessions_opened: Family<ModelLabel, Counter>,
+    sessions_open: Family<ModelLabel, Gauge>,
     queued_records: Family<ModelLabel, Gauge>,
     batch_fixed_seconds: Family<ModelLabel, GaugeSeconds>,
     batch_row_seconds: Family<ModelLabel, GaugeSeconds>,
@@ -131,6 +133,8 @@ struct ModelSeries {
     records: Counter,
     calls: Counter,
     cancelled: Counter,
+    sessions_opened: Counter,
+    sessions_open: Gauge,
     queued: Gauge,
     fixed: GaugeSeconds,
     row: GaugeSeconds,
@@ -223,6 +227,8 @@ impl Families {
             model_records: Family::default(),
             model_calls: Family::default(),
             runs_cancelled: Family::default(),
+            sessions_opened: Family::default(),
+            sessions_open: Family::default(),
             queued_records: Family::default(),
             batch_fixed_seconds: Family::default(),
             batch_row_seconds: Family::default(),
@@ -239,6 +245,13 @@ impl Families {
         registry.register("model_calls", "Calls of the model", families.model_calls.clone());
         let help = "Runs that took too long and were cancelled";
         registry.register("runs_cancelled", help, families.runs_cancelled.clone());
+        let help = "Times that an executor has opened the model";
+        registry.register("sessions_opened", help, families.sessions_opened.clone());
+        registry.register(
+            "sessions_open",
+            "Executors that have the model open",
+            families.sessions_open.clone(),
+        );
         registry.register("queued_records", "Rows that wait for a batch", families.queued_records.clone());
         families.register_costs(registry);
         registry.register(
@@ -290,6 +303,8 @@ impl Families {
             records: self.model_records.get_or_create_owned(&model),
             calls: self.model_calls.get_or_create_owned(&model),
             cancelled: self.runs_cancelled.get_or_create_owned(&model),
+            sessions_opened: self.sessions_opened.get_or_create_owned(&model),
+            sessions_open: self.sessions_open.get_or_create_owned(&model),
             queued: self.queued_records.get_or_create_owned(&model),
             fixed: self.batch_fixed_seconds.get_or_create_owned(&model),
             row: self.batch_row_seconds.get_or_create_owned(&model),
@@ -391,6 +406,19 @@ impl Observer for Metrics {
     fn epoch_lag(&self, worker: usize, ticks: u64) {
         let labels = WorkerLabel { worker: count(worker) };
         self.families.epoch_lag.get_or_create(&labels).set(i64::try_from(ticks).unwrap_or(i64::MAX));
+    }
+
+    fn opened(&self, model: ModelIndex) {
+        if let Some(series) = self.model(model) {
+            series.sessions_opened.inc();
+            series.sessions_open.inc();
+        }
+    }
+
+    fn closed(&self, model: ModelIndex) {
+        if let Some(series) = self.model(model) {
+            series.sessions_open.dec();
+        }
     }
 
     fn run_cancelled(&self, model: ModelIndex) {

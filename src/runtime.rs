@@ -57,6 +57,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
         batch: config.batch_policy(id),
         batch_bytes_max: config.batch_bytes_max(id),
         limits: config.limits(id),
+        open_bytes_max: open_bytes_max(config),
         home: 0,
     };
     let loaded = load_catalog(&*backend, found, &*context.clock, settings)?;
@@ -76,6 +77,12 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
             .with_help("set `models.path` to the folder of models"));
     }
     Ok(Models { catalog: Arc::new(loaded.catalog), files: Arc::new(loaded.files), backend })
+}
+
+/// The most bytes of model files that one executor keeps open.
+pub fn open_bytes_max(config: &Config) -> Option<u64> {
+    let together = config.onnx.open_bytes_max? / config.onnx.executors.max(1);
+    Some(u64::try_from(together).unwrap_or(u64::MAX))
 }
 
 /// What the surroundings found, as the loader of the catalog takes it.
@@ -211,6 +218,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
     InferenceConfig {
         workers: config.workers,
         executors: config.onnx.executors,
+        open_bytes_max: open_bytes_max(config),
         queued_batches: 1,
         run_grace: config.onnx.run_grace,
         stuck_max: config.onnx.stuck_max,

@@ -110,6 +110,7 @@ fn settings() -> ModelSettings {
         batch: BatchPolicy::Static { size_max: ROWS, delay_max: std::time::Duration::ZERO },
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
+        open_bytes_max: None,
         home: 0,
     }
 }
@@ -125,6 +126,7 @@ fn parts(
     ExecuteParts {
         backend,
         files: Arc::new(loaded.files.clone()),
+        open_bytes_max: None,
         letters: Letters {
             head: Arc::new(Letterhead { topic, group, partitions: 1, bytes_max: 1 << 20 }),
             clock: Arc::clone(clock),

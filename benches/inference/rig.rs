@@ -116,6 +116,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
         batch,
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
+        open_bytes_max: None,
         home: 0,
     };
     let loaded = load_catalog(&backend, backend.found(), &*clock, settings).expect("the model can be served");
@@ -184,6 +185,7 @@ fn build(
     let execute = ExecuteParts {
         backend: Arc::new(backend) as Arc<dyn Backend>,
         files: Arc::new(loaded.files),
+        open_bytes_max: None,
         letters: letters.clone(),
         topic: "inference.requests".into(),
         result_bytes_max: 1 << 20,

@@ -89,6 +89,7 @@ fn catalog() -> Arc<Catalog> {
         batch,
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
+        open_bytes_max: None,
         home: 0,
     };
     let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings)

@@ -51,6 +51,8 @@ pub struct InferenceConfig {
     pub workers: usize,
     /// Executor threads of the CPU device.
     pub executors: usize,
+    /// The most bytes of model files that each of them keeps open, if there is a bound.
+    pub open_bytes_max: Option<u64>,
     /// Batches that wait for an executor while it runs one.
     pub queued_batches: usize,
     /// How long a run that was cancelled may take to return before its executor is given up.
@@ -217,6 +219,7 @@ impl Shared {
         ExecuteParts {
             backend: Arc::clone(&models.backend),
             files: Arc::clone(&models.files),
+            open_bytes_max: config.open_bytes_max,
             letters: self.letters(config),
             topic: config.requests.as_str().into(),
             result_bytes_max: config.result_bytes_max,

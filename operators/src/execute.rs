@@ -7,6 +7,7 @@
 //! even return when it is cancelled leaves this executor without anybody who waits for it; see [`crate::watch`].
 
 mod isolate;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::isolate::{Isolation, Stop};
+use self::sessions::{Calls, Failed, Sessions};
 use crate::block::Block;
 use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
@@ -21,13 +23,13 @@ use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
 use crate::cost::Sample;
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::device::{Batch, Executed, Left};
-use crate::journal::{Journal, Name, Slot};
+use crate::journal::{Journal, Name};
 use crate::letters::Letters;
-use crate::model::{Backend, Model, ModelFile, RunError};
+use crate::model::{Backend, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
-use crate::watch::{Ended, Running, Watch};
+use crate::watch::Watch;
 
 /// What the executors of a process share.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub struct ExecuteParts {
     pub backend: Arc<dyn Backend>,
     /// The file of each served model.
     pub files: Arc<BTreeMap<ModelIndex, ModelFile>>,
+    /// The most bytes of model files that an executor keeps open, if there is a bound.
+    pub open_bytes_max: Option<u64>,
     /// How dead letters are written.
     pub letters: Letters,
     /// The requests topic, which results name as their origin's.
@@ -60,44 +64,23 @@ pub struct Executor {
     usual: Size,
 }
 
-/// The models that an executor has opened, and the buffers that it runs them with.
-struct Sessions {
-    backend: Arc<dyn Backend>,
-    files: Arc<BTreeMap<ModelIndex, ModelFile>>,
-    clock: Arc<dyn Clock>,
-    watch: Arc<Watch>,
-    slot: Option<Slot>,
-    open: BTreeMap<ModelIndex, Box<dyn Model>>,
-    input: Vec<f32>,
-    output: Vec<f32>,
-}
-
-/// The time and the number of a batch's calls.
-#[derive(Default)]
-struct Calls {
-    count: u32,
-    time: Duration,
-}
-
 impl Executor {
     /// An executor that has opened nothing yet.
     pub fn new(parts: ExecuteParts) -> Self {
-        let sessions = Sessions {
-            backend: Arc::clone(&parts.backend),
-            files: Arc::clone(&parts.files),
-            clock: Arc::clone(&parts.clock),
-            watch: Arc::default(),
-            slot: parts.journal.as_ref().map(Journal::slot),
-            open: BTreeMap::new(),
-            input: Vec::new(),
-            output: Vec::new(),
-        };
-        Self { parts, sessions, usual: Size::default() }
+        Self { sessions: Sessions::new(&parts), parts, usual: Size::default() }
     }
 
-    /// Opens every model, so that no batch waits for it. One that does not open now is tried again when it is needed.
+    /// Opens every model that there is room for, so that no batch waits for it. One that does not open now is tried again when it is
+    /// needed.
     pub fn warm_up(&mut self) {
         for (model, file) in self.parts.files.iter() {
+            if !self.sessions.has_room_for(file) {
+                tracing::info!(
+                    model = file.id,
+                    "model opened when it is needed: there is no room to keep all of them open"
+                );
+                continue;
+            }
             if let Err(error) = self.sessions.open(*model) {
                 tracing::error!(model = file.id, %error, "an executor could not open a model that is served");
             }
@@ -106,7 +89,7 @@ impl Executor {
 
     /// What is to keep watch over its runs.
     pub fn watch(&self) -> Arc<Watch> {
-        Arc::clone(&self.sessions.watch)
+        self.sessions.watch()
     }
 
     /// Runs a batch, and gives each of its rows an outcome, or gives rows back if the device is broken. `None` if the executor was given
@@ -114,9 +97,7 @@ impl Executor {
     pub fn execute(&mut self, batch: &Batch) -> Option<Executed> {
         let executed = self.run(batch);
         // Not before: what can crash with a row is not the model alone.
-        if let Some(slot) = &mut self.sessions.slot {
-            slot.clear();
-        }
+        self.sessions.clear_slot();
         if let Some(journal) = &self.parts.journal {
             journal.returned(batch.each_row().map(|(block, row, _)| Name::of(block, row)));
         }
@@ -158,69 +139,6 @@ impl Executor {
         let sample = (calls.count == 1 && left.is_none()).then_some(Sample { rows: total.len(), took });
         Some(Executed { id: batch.id, outcomes, left, inference: calls.time, sample })
     }
-}
-
-impl Sessions {
-    fn open(&mut self, model: ModelIndex) -> Result<&mut Box<dyn Model>, RunError> {
-        if !self.open.contains_key(&model) {
-            let file = self.files.get(&model).ok_or_else(|| RunError("the model has no file".to_owned()))?;
-            let opened = self.backend.open(file).map_err(|error| RunError(error.to_string()))?;
-            self.open.insert(model, opened);
-        }
-        Ok(self.open.get_mut(&model).expect("it was opened above"))
-    }
-
-    /// Runs the rows in `range`, whose outputs are then in `self.output`.
-    fn run(&mut self, batch: &Batch, range: Range<usize>, calls: &mut Calls) -> Result<(), Failed> {
-        // Nobody's record is to blame for what happens when a model is opened.
-        self.open(batch.model).map_err(Failed::Run)?;
-        self.input.clear();
-        let runs = batch.cut(range.clone());
-        if let Some(slot) = &mut self.slot {
-            slot.write(runs.iter().flat_map(|run| run.rows.clone().map(|row| Name::of(&run.block, row))));
-        }
-        for run in runs {
-            self.input.extend_from_slice(run.block.values(run.rows));
-        }
-        self.call(batch, Running::Rows(batch.id), range.len(), calls)
-    }
-
-    /// Runs a row of zeros, as when the model was opened.
-    fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), Failed> {
-        self.input.clear();
-        self.input.resize(batch.served.signature.row_len(), 0.0);
-        self.call(batch, Running::GoodRow(batch.id), 1, calls)
-    }
-
-    fn call(&mut self, batch: &Batch, what: Running, rows: usize, calls: &mut Calls) -> Result<(), Failed> {
-        let (input, mut output) = (std::mem::take(&mut self.input), std::mem::take(&mut self.output));
-        let (clock, watch) = (Arc::clone(&self.clock), Arc::clone(&self.watch));
-        let ran = self.open(batch.model).map_err(Failed::Run).and_then(|model| {
-            let started = clock.now();
-            watch.begin(what, started, batch.served.limits.run_max, model.cancel());
-            let ran = model.run(rows, &input, &mut output);
-            let ended = watch.end();
-            calls.time += clock.now().since(started);
-            calls.count += 1;
-            match (ended, ran) {
-                (Ended::GivenUp, _) => Err(Failed::GivenUp),
-                (Ended::Cancelled, Err(error)) => Err(Failed::Overran(error)),
-                (_, ran) => ran.map_err(Failed::Run),
-            }
-        });
-        (self.input, self.output) = (input, output);
-        ran
-    }
-}
-
-/// Why a run has given nothing.
-enum Failed {
-    /// It failed.
-    Run(RunError),
-    /// It took longer than it may, and failed when it was cancelled.
-    Overran(RunError),
-    /// It returned after its executor was given up.
-    GivenUp,
 }
 
 /// The outcomes of a batch as they come to be.

@@ -196,6 +196,7 @@ pub(crate) fn models_within(
         batch,
         batch_bytes_max: 1 << 20,
         limits,
+        open_bytes_max: None,
         home: 0,
     };
     let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();
@@ -230,6 +231,7 @@ pub(crate) fn execute_parts(
     ExecuteParts {
         backend: Arc::clone(&models.backend) as Arc<dyn Backend>,
         files: Arc::clone(&models.files),
+        open_bytes_max: None,
         letters: letters(clock, observer),
         topic: "requests".into(),
         result_bytes_max: 4_096,
@@ -256,6 +258,8 @@ pub(crate) struct Seen {
     /// Rows that wait because they are over a quota, by tenant, and rows that ended for it.
     pub(crate) parked: BTreeMap<String, i64>,
     pub(crate) over_quota: usize,
+    /// What executors have opened and closed, and whether it was opened.
+    pub(crate) sessions: Vec<(ModelIndex, bool)>,
     pub(crate) cancelled: Vec<ModelIndex>,
     pub(crate) replaced: usize,
     pub(crate) polled: usize,
@@ -320,6 +324,14 @@ impl Observer for Recorder {
 
     fn lease_ended(&self, partition: Partition) {
         self.seen.lock().unwrap().ended.push(partition);
+    }
+
+    fn opened(&self, model: ModelIndex) {
+        self.seen.lock().unwrap().sessions.push((model, true));
+    }
+
+    fn closed(&self, model: ModelIndex) {
+        self.seen.lock().unwrap().sessions.push((model, false));
     }
 
     fn run_cancelled(&self, model: ModelIndex) {

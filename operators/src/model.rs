@@ -24,6 +24,8 @@ pub struct ModelFile {
     pub version: String,
     /// Where the file is.
     pub path: PathBuf,
+    /// How large it is.
+    pub bytes: u64,
     /// Which output to serve, where the model has several.
     pub output: Option<String>,
 }

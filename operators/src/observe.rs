@@ -51,6 +51,12 @@ pub trait Observer: Send + Sync {
     /// Ticks between the epoch that the source is in and the epoch frontier at the sink of a worker.
     fn epoch_lag(&self, _worker: usize, _ticks: u64) {}
 
+    /// An executor has opened this model, which it had not open before.
+    fn opened(&self, _model: ModelIndex) {}
+
+    /// An executor has closed this model, to have room for another.
+    fn closed(&self, _model: ModelIndex) {}
+
     /// A run of this model took longer than it may, and was cancelled.
     fn run_cancelled(&self, _model: ModelIndex) {}
 

@@ -4,12 +4,13 @@ mod report;
 
 use operators::broker::{Admin, Class, TopicDescription};
 use operators::dead_letter::Letterhead;
+use operators::model::load::no_room;
 use operators::model::{Backend, ModelError, Signature};
 
 use super::context::Candidate;
 use super::{CliError, Context, Exit};
 use crate::config::{Config, LETTER_HEADERS_BYTES_MAX, Loaded, batch_bytes_max};
-use crate::runtime::RECORD_WIRE_OVERHEAD;
+use crate::runtime::{RECORD_WIRE_OVERHEAD, open_bytes_max};
 use crate::topics::differences;
 use report::Report;
 
@@ -83,7 +84,7 @@ fn check_models(config: &Config, context: &Context, report: &mut Report) {
     };
     report.backend = Some(backend.name());
     for candidate in candidates {
-        let seen = open(&*backend, candidate);
+        let seen = open(&*backend, candidate, open_bytes_max(config));
         if let Err(reason) = &seen.state {
             report.faults.push(format!("model {}: {reason}", seen.id));
         }
@@ -91,8 +92,9 @@ fn check_models(config: &Config, context: &Context, report: &mut Report) {
     }
 }
 
-fn open(backend: &dyn Backend, Candidate { id, file }: Candidate) -> ModelSeen {
-    let opened = file.and_then(|file| match backend.open(&file) {
+fn open(backend: &dyn Backend, Candidate { id, file }: Candidate, open_bytes_max: Option<u64>) -> ModelSeen {
+    let fits = |file| no_room(&file, open_bytes_max).map_or(Ok(file), Err);
+    let opened = file.and_then(fits).and_then(|file| match backend.open(&file) {
         Ok(model) => Ok((file.version, model.signature().clone())),
         Err(ModelError::Unsupported { reason, .. }) => Err(reason),
         Err(error) => Err(error.to_string()),

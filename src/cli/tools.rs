@@ -7,12 +7,13 @@ use std::sync::Arc;
 use operators::broker::Broker;
 use operators::catalog::NotFinite;
 use operators::model::ModelFile;
+use operators::model::load::no_room;
 
 use super::{CliError, Context, Exit, audit, produce};
 use crate::audit::{NoOracle, Oracle, OrtOracle, ResultKey};
 use crate::config::{Config, Delivery, ResultKey as ConfiguredKey};
 use crate::load::ModelRow;
-use crate::runtime::{open_models, row_lens};
+use crate::runtime::{open_bytes_max, open_models, row_lens};
 
 /// Runs `tidemill produce`.
 ///
@@ -70,8 +71,12 @@ pub(super) fn oracle(config: &Config, context: &Context) -> Result<OrtOracle, Cl
     let mut oracle = OrtOracle::new(&library, files)
         .map_err(|error| CliError::failed(Exit::ModelsAbsent, error.to_string()))?;
     for candidate in &candidates {
-        if let Err(reason) = &candidate.file {
-            oracle.add_unavailable(&candidate.id, reason);
+        let reason = match &candidate.file {
+            Ok(file) => no_room(file, open_bytes_max(config)),
+            Err(reason) => Some(reason.clone()),
+        };
+        if let Some(reason) = reason {
+            oracle.add_unavailable(&candidate.id, &reason);
         }
     }
     Ok(oracle)

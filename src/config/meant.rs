@@ -257,6 +257,8 @@ pub struct Onnx {
     pub intra_threads: usize,
     /// Executor threads.
     pub executors: usize,
+    /// The most bytes of model files that all executors keep open together.
+    pub open_bytes_max: Option<usize>,
     /// The longest that one run may take, for models without a rule of their own.
     pub run_max: Option<Duration>,
     /// How long a run that was cancelled may take to return.
@@ -423,6 +425,7 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         engine_cache: engine_cache(written.engine_cache, machine),
         intra_threads: written.intra_threads.0,
         executors: count(written.executors, machine),
+        open_bytes_max: written.open_bytes_max.0,
         run_max: written.run_max.0,
         run_grace: written.run_grace.0,
         stuck_max: written.stuck_max.0,

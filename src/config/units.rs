@@ -53,6 +53,10 @@ pub(super) struct Deadline(pub(super) Option<Duration>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound(pub(super) Option<u32>);
 
+/// `off`, or a size in bytes that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SizeBound(pub(super) Option<usize>);
+
 /// Reads a duration.
 ///
 /// # Errors
@@ -154,6 +158,18 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl<'de> Deserialize<'de> for SizeBound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        if value.as_str() == Some("off") {
+            return Ok(Self(None));
+        }
+        Size::deserialize(value)
+            .map(|size| Self(Some(size.0)))
+            .map_err(|error| D::Error::custom(format!("{}, or \"off\"", error.message())))
+    }
+}
+
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a number from 1 to 1024, or \"auto\"";
@@ -243,6 +259,17 @@ mod tests {
         assert_eq!(read("5ms".into()).unwrap().exactly(), Some(Wait(Duration::from_millis(5))));
         let refused = read(5.into()).unwrap_err().to_string();
         assert!(refused.contains("such as \"50ms\", or \"auto\""), "{refused}");
+    }
+
+    #[test]
+    fn a_bound_on_a_size_may_be_off() {
+        let read = |value: toml::Value| SizeBound::deserialize(value).map(|bound| bound.0);
+        assert_eq!((read("off".into()), read("2KiB".into())), (Ok(None), Ok(Some(2_048))));
+        assert_eq!(read(7.into()), Ok(Some(7)));
+        for bad in [0.into(), "0B".into(), "of".into(), true.into()] {
+            let refused = read(bad).unwrap_err().to_string();
+            assert!(refused.contains(", or \"off\""), "{refused}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::Property;
 use super::tenants::{TenantsFile, Weight};
-use super::units::{Auto, Bound, Count, Deadline, Interval, Size, Wait};
+use super::units::{Auto, Bound, Count, Deadline, Interval, Size, SizeBound, Wait};
 
 /// All of it. Every key is there, because `default.toml` has each.
 #[derive(Clone, Debug, Deserialize)]
@@ -198,6 +198,7 @@ pub(super) struct OnnxFile {
     pub(super) engine_cache: PathBuf,
     pub(super) intra_threads: Threads,
     pub(super) executors: Count,
+    pub(super) open_bytes_max: SizeBound,
     pub(super) run_max: Deadline,
     pub(super) run_grace: Interval,
     pub(super) stuck_max: Stuck,

@@ -285,3 +285,18 @@ fn topics_are_made_and_each_difference_is_named() {
         .collect();
     assert_eq!(named, ["\"partitions\"", "\"replication\"", "{\"config\":\"min.insync.replicas\"}"]);
 }
+
+#[test]
+fn check_names_a_model_that_no_executor_has_room_for() {
+    let folder = folder("");
+    let models = format!("models.path={}/models", env!("CARGO_MANIFEST_DIR"));
+    let mut command = check(folder.path());
+    command.args(["--set", &models, "--set", "onnx.executors=2", "--set", "onnx.open_bytes_max=200kB"]);
+    let (code, stdout, _) = run(command);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let faults: Vec<&str> =
+        report["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap()).collect();
+    let named = |part: &str| faults.iter().filter(|fault| fault.contains(part)).count();
+    assert_eq!((code, named("100000 open at most")), (10, 1), "{faults:?}");
+    assert_eq!(named("model ffnn-784: its file has 115470 bytes"), 1, "{faults:?}");
+}

@@ -84,6 +84,7 @@ fn settings(_: &str) -> ModelSettings {
         batch: BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) },
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
+        open_bytes_max: None,
         home: 0,
     }
 }

@@ -269,3 +269,65 @@ fn the_key_of_a_result_is_the_request_id_or_the_requests_own_key() {
     };
     assert_eq!((key(false), key(true)), (b"r".to_vec(), b"acme|m".to_vec()));
 }
+
+/// A batch of one row for a model.
+fn one_row(rig: &Rig, model: ModelIndex) -> Batch {
+    let block = block(model, lease(0, 1), &[vec![1.0, 0.5]], rig.clock.now());
+    Batch {
+        id: 7,
+        model,
+        served: Arc::clone(rig.models.catalog.served(model).unwrap()),
+        runs: vec![Run { rows: 0..1, block, token: 0 }],
+        closed: CloseReason::Full,
+        attempt: 1,
+        hangs: 0,
+    }
+}
+
+proptest! {
+    /// Whichever models are asked for: never is more open than may be, what is closed is what was not used for the longest, nothing is
+    /// closed for a model that is open or has room, and each row has its result.
+    #[test]
+    fn models_are_closed_for_others_as_they_were_used(
+        sizes in prop::collection::vec(1_u64..10, 4), room in 9_u64..30, asked in prop::collection::vec(0_u32..4, 1..40),
+    ) {
+        let backend =
+            SimulatedBackend::new(["a", "b", "c", "d"].map(|id| SimulatedModel::new(id, ROW_LEN, OUTPUT_LEN)));
+        let policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::ZERO };
+        let models = models(backend, policy, NotFinite::Refuse);
+        let (clock, observer) = (Arc::new(ManualClock::new()), Arc::default());
+        let mut parts = execute_parts(&models, &clock, &observer);
+        let mut files = (*parts.files).clone();
+        files.values_mut().zip(&sizes).for_each(|(file, bytes)| file.bytes = *bytes);
+        (parts.files, parts.open_bytes_max) = (Arc::new(files), Some(room));
+        let mut rig = Rig { executor: Executor::new(parts), models, observer, clock };
+        rig.executor.warm_up();
+        // The least recently used first.
+        let mut open: Vec<usize> = Vec::new();
+        let size = |open: &[usize]| open.iter().map(|model| sizes[*model]).sum::<u64>();
+        let mut expected: Vec<(ModelIndex, bool)> = Vec::new();
+        let index = |model: usize| ModelIndex(u32::try_from(model).unwrap());
+        for (model, bytes) in sizes.iter().enumerate() {
+            if size(&open) + bytes <= room {
+                open.push(model);
+                expected.push((index(model), true));
+            }
+        }
+        for model in asked {
+            let executed = rig.executor.execute(&one_row(&rig, ModelIndex(model))).unwrap();
+            prop_assert_eq!(executed.outcomes[0].1.origin(0).2, Kind::Result);
+            let model = model as usize;
+            if open.contains(&model) {
+                open.retain(|other| *other != model);
+            } else {
+                while size(&open) + sizes[model] > room {
+                    expected.push((index(open.remove(0)), false));
+                }
+                expected.push((index(model), true));
+            }
+            open.push(model);
+            prop_assert!(size(&open) <= room);
+        }
+        prop_assert_eq!(rig.observer.seen().sessions, expected);
+    }
+}

@@ -29,6 +29,8 @@ pub struct ModelSettings {
     pub batch_bytes_max: usize,
     /// How long its rows and its runs may take.
     pub limits: Limits,
+    /// The most bytes of model files that an executor keeps open, if there is a bound: a larger model can't be served.
+    pub open_bytes_max: Option<u64>,
     /// The worker that is home to its device.
     pub home: usize,
 }
@@ -87,6 +89,14 @@ pub fn load_catalog(
     Ok(Loaded { catalog, files, faults })
 }
 
+/// Why an executor can't open this model, if it keeps so many bytes of model files open at most.
+pub fn no_room(file: &ModelFile, open_bytes_max: Option<u64>) -> Option<String> {
+    let (bytes, max) = (file.bytes, open_bytes_max.filter(|max| file.bytes > *max)?);
+    Some(format!(
+        "its file has {bytes} bytes, and an executor keeps {max} open at most: raise `onnx.open_bytes_max`"
+    ))
+}
+
 /// The listing of one model.
 fn list(
     backend: &dyn Backend,
@@ -94,6 +104,10 @@ fn list(
     settings: &ModelSettings,
     clock: &dyn Clock,
 ) -> Result<Listing, ModelError> {
+    if let Some(reason) = no_room(file, settings.open_bytes_max) {
+        tracing::warn!(model = %file.id, reason, "model unavailable");
+        return Ok(Listing::Unavailable { id: file.id.clone(), reason });
+    }
     let mut model = match backend.open(file) {
         Ok(model) => model,
         Err(error @ (ModelError::Runtime(_) | ModelError::Provider { .. })) => return Err(error),

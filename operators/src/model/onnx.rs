@@ -41,6 +41,17 @@ const TEXT_MAX: usize = 512;
 /// The batch sizes that are run when a model is opened: two, to tell the batch axis from one that happens to be as long.
 const WARM_ROWS: [usize; 2] = [1, 3];
 
+/// The batch sizes that are run when a model is opened, the two that tell the batch axis first. A GPU prepares something for each size that it meets first: kernels
+/// are searched, engines built. There each power of two is run, so that no request pays for that.
+fn warm_sizes(gpu_rows_max: Option<usize>) -> Vec<usize> {
+    let mut sizes = WARM_ROWS.to_vec();
+    if let Some(max) = gpu_rows_max {
+        let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|rows| *rows < max);
+        sizes.extend(powers.chain([max]).filter(|rows| !WARM_ROWS.contains(rows)));
+    }
+    sizes
+}
+
 /// A model of one operator, to see that sessions can be made: `y = Relu(x)` over f32 [n, 1], in opset 17.
 const PROBE: &[u8] = b"\x08\x08\x3a\x41\
     \x0a\x0c\x0a\x01x\x12\x01y\x22\x04Relu\
@@ -269,7 +280,7 @@ impl OnnxModel {
     /// Runs zeros, which also measures the output's rows, and makes a GPU's engine where there is one.
     fn warm_up(&mut self, file: &ModelFile, gpu_rows_max: Option<usize>) -> Result<(), ModelError> {
         let mut output_len = None;
-        for rows in WARM_ROWS.into_iter().chain(gpu_rows_max) {
+        for rows in warm_sizes(gpu_rows_max) {
             let zeros = vec![0.0; rows * self.row_len];
             let found = self
                 .infer(rows, &zeros, |shape, _| signature::output_len(rows, shape))
@@ -417,6 +428,13 @@ mod tests {
                 prop_assert_eq!(words(&line), words(&text));
             }
         }
+    }
+
+    #[test]
+    fn on_a_gpu_every_power_of_two_up_to_the_largest_batch_is_run_before_the_first_request() {
+        assert_eq!(warm_sizes(None), [1, 3]);
+        assert_eq!(warm_sizes(Some(20)), [1, 3, 2, 4, 8, 16, 20]);
+        assert_eq!(warm_sizes(Some(3)), [1, 3, 2]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use super::{Backend, Model, ModelError, ModelFile, RunError, Signature};
 /// A row that begins with this makes the whole run fail.
 pub const POISON: f32 = -123_456.0;
 
+/// How large the file of each model is taken to be.
+const FILE_BYTES: u64 = 1_000;
+
 /// What a simulated model gives for a row: `output_len` numbers that depend on each number of the row and on its place.
 pub fn expected(row: &[f32], output_len: usize) -> Vec<f32> {
     let mut output = Vec::with_capacity(output_len);
@@ -97,6 +100,7 @@ impl SimulatedBackend {
             label: String::new(),
             version: blake3::hash(id.as_bytes()).to_hex()[..16].to_owned(),
             path: format!("simulated/{id}.onnx").into(),
+            bytes: FILE_BYTES,
             output: None,
         };
         self.models.keys().map(file).collect()
@@ -300,6 +304,7 @@ mod tests {
             batch: BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(1) },
             batch_bytes_max: 50,
             limits: Limits::default(),
+            open_bytes_max: None,
             home: 3,
         };
         let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();

@@ -163,8 +163,8 @@ impl Store {
             Forms { folder: Some(folder), .. } => self.live_version(folder, faults)?,
             Forms { file: None, folder: None } => unreachable!("a model is listed where it was found"),
         };
-        let version = self.hash(&path).map_err(|reason| (path.clone(), reason))?;
-        Ok(ModelFile { id: id.to_owned(), label, version, path, output: None })
+        let (version, bytes) = self.hash(&path).map_err(|reason| (path.clone(), reason))?;
+        Ok(ModelFile { id: id.to_owned(), label, version, path, bytes, output: None })
     }
 
     /// The name and the file of the last version in a model's folder.
@@ -198,8 +198,8 @@ impl Store {
         })
     }
 
-    /// The version of the file at `path`.
-    fn hash(&self, path: &Path) -> Result<String, String> {
+    /// The version and the size of the file at `path`.
+    fn hash(&self, path: &Path) -> Result<(String, u64), String> {
         self.inside(path)?;
         // Asked before it is opened: to open a pipe would wait for its writer.
         let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
@@ -217,7 +217,7 @@ impl Store {
         if hasher.count() > self.bytes_max {
             return Err(too_large(self.bytes_max));
         }
-        Ok(version(&hasher.finalize()))
+        Ok((version(&hasher.finalize()), hasher.count()))
     }
 
     /// Sees that a path, with its symbolic links followed, stays in the folder of models.

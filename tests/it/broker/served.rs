@@ -12,6 +12,36 @@ fn twenty_thousand_requests_end_once_with_four_workers() {
     serve(4);
 }
 
+#[test]
+fn models_that_have_no_room_beside_each_other_take_turns() {
+    // Each executor has room for the largest of the four and two small ones, or for the two largest and none.
+    let rig = Rig::new("turns", 4).with("onnx.executors=2").with("onnx.open_bytes_max=260000");
+    let mut engine = rig.engine("one");
+    rig.load(4_000, None).finish();
+    engine.until_drained(4);
+    let report = rig.audit();
+    assert_eq!((report.requests, report.dead_letters), (4_000, 40), "{report}");
+    let opened: u64 = engine.series("tidemill_sessions_opened_total").unwrap().iter().sum();
+    assert!(opened > 8, "{opened} sessions were opened: each of two executors has four at least");
+    let open: u64 = engine.series("tidemill_sessions_open").unwrap().iter().sum();
+    assert!((2..8).contains(&open), "{open} are open");
+}
+
+#[test]
+fn a_model_that_never_has_room_is_named_and_the_others_are_served() {
+    let rig = Rig::new("too-large", 4).with("onnx.executors=2").with("onnx.open_bytes_max=200kB");
+    let mut engine = rig.engine("one");
+    rig.load(1_000, None).finish();
+    engine.until_drained(4);
+    // The audit of a test has room for every model, and would have had results of this one.
+    let report = rig.report();
+    assert_eq!((report.requests, report.lost, report.duplicated), (1_000, 0, 0), "{report}");
+    let unavailable = report.dead_letters_by_reason["model_unavailable"];
+    assert!(unavailable > 200 && report.results + unavailable + 10 >= 1_000, "{report}");
+    let log = engine.log();
+    assert!(log.contains("115470 bytes, and an executor keeps 100000 open at most"), "{log}");
+}
+
 fn serve(workers: usize) {
     let rig = Rig::new(&format!("served-{workers}"), 64);
     let mut engine = rig.engine_with("one", workers);

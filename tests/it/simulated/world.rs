@@ -133,6 +133,7 @@ impl World {
             batch,
             batch_bytes_max: usize::MAX,
             limits: Limits { deadline: options.deadline, run_max: None },
+            open_bytes_max: None,
             home: 0,
         };
         let loaded = load_catalog(&*backend, backend.found(), &*clock, settings).unwrap();
@@ -296,6 +297,7 @@ fn config() -> InferenceConfig {
     InferenceConfig {
         workers: 1,
         executors: 2,
+        open_bytes_max: None,
         queued_batches: 1,
         run_grace: Duration::from_secs(1),
         stuck_max: 1,

@@ -186,6 +186,7 @@ mod tests {
             label: String::new(),
             version: version.into(),
             path: "cnn.onnx".into(),
+            bytes: 1,
             output: None,
         };
         let declared = Declared { input: "x".into(), row_shape: vec![6, 64], output: "y".into() };
