@@ -13,6 +13,7 @@ mod fault;
 mod key;
 mod layer;
 mod meant;
+mod models;
 mod refused;
 mod relations;
 mod schema;
@@ -31,10 +32,8 @@ pub use explain::{DEFAULT_TOML, Explained, Section, comment, markdown, sections}
 pub use fault::{Fault, Faults};
 pub use key::Key;
 pub use layer::{ENVIRONMENT_PREFIX, Origin, Place, Setting};
-pub use meant::{
-    Batch, Commit, Config, InFlight, JournalFolder, Kafka, Machine, ModelOverrides, Models, Offsets, Onnx,
-    Topics,
-};
+pub use meant::{Batch, Commit, Config, InFlight, JournalFolder, Kafka, Machine, Offsets, Onnx, Topics};
+pub use models::{ModelOverrides, Models};
 pub use refused::refused_property;
 pub use relations::{Contradiction, LETTER_HEADERS_BYTES_MAX, batch_bytes_max, contradictions};
 pub use secret::{MASK, Properties, is_secret, shown};
@@ -42,6 +41,7 @@ pub use tenants::Tenants;
 pub use units::{parse_duration, parse_size};
 pub use written::{
     Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, Provider, ResultKey,
+    ResultsForm,
 };
 
 use written::ConfigFile;

@@ -9,6 +9,7 @@ use operators::allowance::Allowances;
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
+use operators::codec::form::ResultForm;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::continuity::{Missing, Policy};
@@ -233,6 +234,11 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         results: config.topics.results.name.clone(),
         result_bytes_max: bytes_max(&topics.results, config),
         result_key_is_request_key: config.results_key == ResultKey::RequestKey,
+        result_form: match config.results_form {
+            config::ResultsForm::Json => ResultForm::Json,
+            config::ResultsForm::Tensor => ResultForm::Tensor,
+            config::ResultsForm::Request => ResultForm::Request,
+        },
         dead_letters: config.topics.dlq.name.clone(),
         dead_letter_partitions: topics.dlq.partitions,
         dead_letter_bytes_max: bytes_max(&topics.dlq, config),

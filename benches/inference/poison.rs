@@ -11,6 +11,7 @@ use operators::block::Block;
 use operators::breaker::Breaker;
 use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::{Clock, SystemClock};
+use operators::codec::form::ResultForm;
 use operators::dead_letter::Letterhead;
 use operators::device::{Batch, Executed};
 use operators::execute::{ExecuteParts, Executor};
@@ -136,6 +137,7 @@ fn parts(
         topic: "inference.requests".into(),
         result_bytes_max: 1 << 20,
         result_key_is_request_key: false,
+        result_form: ResultForm::default(),
         journal: None,
         observer,
         clock: Arc::clone(clock),

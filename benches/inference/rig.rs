@@ -13,6 +13,7 @@ use operators::breaker::Breaker;
 use operators::broker::{Polled, RecordTime};
 use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::{Clock, Moment, SystemClock};
+use operators::codec::form::ResultForm;
 use operators::dead_letter::Letterhead;
 use operators::device::threads::{Threads, ThreadsParts};
 use operators::execute::{ExecuteParts, Executor};
@@ -190,6 +191,7 @@ fn build(
         topic: "inference.requests".into(),
         result_bytes_max: 1 << 20,
         result_key_is_request_key: false,
+        result_form: ResultForm::default(),
         journal: None,
         observer: Arc::clone(&observer),
         clock: Arc::clone(clock),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use operators::catalog::NotFinite;
-use operators::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use operators::codec::facts::{BatchFacts, RowFacts};
+use operators::codec::json::{self, ResultTemplate};
 use operators::codec::x_tensor;
 use operators::lease::{Offset, Partition};
 use operators::records::Records;

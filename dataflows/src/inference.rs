@@ -18,6 +18,7 @@ use operators::broker::PollLimit;
 use operators::budget::{Budget, BudgetConfig};
 use operators::catalog::{Catalog, ModelIndex};
 use operators::clock::Clock;
+use operators::codec::form::ResultForm;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::continuity::Policy;
@@ -75,6 +76,8 @@ pub struct InferenceConfig {
     pub result_bytes_max: usize,
     /// Whether the key of a result is its request's own key, rather than its request id.
     pub result_key_is_request_key: bool,
+    /// In which form results are written.
+    pub result_form: ResultForm,
     /// Where dead letters go.
     pub dead_letters: String,
     /// The number of partitions of the dead-letter topic.
@@ -224,6 +227,7 @@ impl Shared {
             topic: config.requests.as_str().into(),
             result_bytes_max: config.result_bytes_max,
             result_key_is_request_key: config.result_key_is_request_key,
+            result_form: config.result_form,
             journal: self.journal.clone(),
             observer: Arc::clone(&self.observer),
             clock: Arc::clone(&self.clock),

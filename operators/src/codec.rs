@@ -3,6 +3,8 @@
 //! A request comes in one of several forms, and its header `content-type` says in which; a topic may mix them. Each form has a decoder
 //! of its own, and all of them give the same [`Request`].
 
+mod digits;
+pub mod facts;
 pub mod form;
 pub mod json;
 pub mod x_tensor;

@@ -19,7 +19,10 @@ use self::sessions::{Calls, Failed, Sessions};
 use crate::block::Block;
 use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
-use crate::codec::json::{self, BatchFacts, ResultTemplate, RowFacts};
+use crate::codec::facts::{BatchFacts, RowFacts};
+use crate::codec::form::{Form, ResultForm};
+use crate::codec::json::{self, ResultTemplate};
+use crate::codec::x_tensor::TensorResults;
 use crate::cost::Sample;
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::device::{Batch, Executed, Left};
@@ -48,6 +51,8 @@ pub struct ExecuteParts {
     pub result_bytes_max: usize,
     /// Whether the key of a result is its request's own key, which keeps a key's results in one partition, rather than its request id.
     pub result_key_is_request_key: bool,
+    /// In which form results are written.
+    pub result_form: ResultForm,
     /// Whom to tell.
     pub observer: Arc<dyn Observer>,
     /// Where what runs is written down, if anywhere.
@@ -194,16 +199,18 @@ impl<'a> Book<'a> {
     fn results(&mut self, range: Range<usize>, output: &[f32], inference: Duration) {
         let now = self.parts.clock.now();
         let served = &self.batch.served;
-        let template = ResultTemplate::new(&BatchFacts {
+        let inferred_at = json::rfc3339_micros(self.parts.clock.wall_micros());
+        let facts = BatchFacts {
             model_id: &served.id,
             model_version: &served.version,
             topic: &self.parts.topic,
             batch_size: range.len(),
             inference,
-            inferred_at: &json::rfc3339_micros(self.parts.clock.wall_micros()),
+            inferred_at: &inferred_at,
             not_finite: served.not_finite,
-        });
+        };
         let width = output.len() / range.len().max(1);
+        let (template, tensors) = (ResultTemplate::new(&facts), TensorResults::new(facts, width));
         for (index, place) in range.enumerate() {
             let (block, row, epoch) = self.rows[place];
             let (queue, latency) = self.time(block, row, now);
@@ -221,14 +228,22 @@ impl<'a> Book<'a> {
             let original = block.polled.records.get(block.rows[row].record as usize);
             let traceparent = original.header(b"traceparent").flatten();
             let mut failed = None;
-            let own_key = self.parts.result_key_is_request_key;
+            let (own_key, form) = (self.parts.result_key_is_request_key, self.parts.result_form.of(original));
             let result_bytes_max = self.parts.result_bytes_max;
             let page = self.page(block.home, epoch);
             page.push(lease, offset, Kind::Result, |records| {
                 let key = if own_key { original.key() } else { Some(request_id.as_bytes()) };
-                records.push_with(key, |out| failed = template.encode(&facts, out).err());
+                records.push_with(key, |out| {
+                    failed = match form {
+                        Form::Json => template.encode(&facts, out).err(),
+                        Form::Tensor => tensors.encode(&facts, out).err(),
+                    }
+                });
                 records.push_header(b"model_id", Some(served.id.as_bytes()));
                 records.push_header(b"tenant_id", Some(tenant_id.as_bytes()));
+                if form == Form::Tensor {
+                    tensors.headers(&facts, records);
+                }
                 if let Some(traceparent) = traceparent {
                     records.push_header(b"traceparent", Some(traceparent));
                 }

@@ -21,6 +21,7 @@ use crate::broker::{
 };
 use crate::catalog::{BatchPolicy, Catalog, Limits, ModelIndex, NotFinite};
 use crate::clock::{Clock, ManualClock, Moment};
+use crate::codec::form::ResultForm;
 use crate::dead_letter::{Letterhead, Reason, Stage};
 use crate::execute::ExecuteParts;
 use crate::lease::{Lease, NextOffset, Offset, Partition, Term};
@@ -236,6 +237,7 @@ pub(crate) fn execute_parts(
         topic: "requests".into(),
         result_bytes_max: 4_096,
         result_key_is_request_key: false,
+        result_form: ResultForm::default(),
         journal: None,
         observer: Arc::clone(observer) as Arc<dyn Observer>,
         clock: Arc::clone(clock) as Arc<dyn Clock>,

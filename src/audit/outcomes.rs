@@ -66,8 +66,7 @@ impl Outcomes {
         let place = Place::new(topic, partition, record.offset);
         let is_result = topic == self.results;
         let claimed = if is_result {
-            result::Origin::read(record.record.value())
-                .map(|origin| (origin.topic, origin.partition, origin.offset))
+            result::Origin::read(record.record).map(|origin| (origin.topic, origin.partition, origin.offset))
         } else {
             letter::origin(record.record)
         };
@@ -147,7 +146,7 @@ impl Outcomes {
         findings: &mut Findings,
     ) {
         let place = Place::new(&self.results, partition, record.offset);
-        let Ok(origin) = result::Origin::read(record.record.value()) else { return };
+        let Ok(origin) = result::Origin::read(record.record) else { return };
         if origin.topic != self.requests {
             return;
         }

@@ -1,7 +1,10 @@
 //! One result, against the request that it says it is of.
 
+mod tensor;
+
 use operators::broker::LogRecord;
 use operators::lease::{Offset, Partition};
+use operators::records::RecordView;
 use serde::Deserialize;
 
 use super::book::Entry;
@@ -17,13 +20,16 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The origin in the value of a result.
-    pub(super) fn read(value: Option<&[u8]>) -> Result<Self, String> {
+    /// The origin that a result names.
+    pub(super) fn read(record: RecordView<'_>) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Body {
             origin: Origin,
         }
-        let value = value.ok_or("the value is null")?;
+        if tensor::is_one(record) {
+            return tensor::origin(record);
+        }
+        let value = record.value().ok_or("the value is null")?;
         let body: Body =
             serde_json::from_slice(value).map_err(|error| format!("the origin can't be read: {error}"))?;
         Ok(body.origin)
@@ -32,7 +38,7 @@ impl Origin {
 
 /// Every field of a result.
 #[derive(Debug, Deserialize)]
-struct Body {
+pub(super) struct Body {
     request_id: String,
     model_id: String,
     tenant_id: String,
@@ -45,9 +51,18 @@ struct Body {
     inference_ms: f64,
 }
 
+impl Body {
+    fn read(record: RecordView<'_>) -> Result<Self, String> {
+        if tensor::is_one(record) {
+            return tensor::body(record);
+        }
+        serde_json::from_slice(record.value().unwrap_or_default()).map_err(|error| error.to_string())
+    }
+}
+
 /// What is wrong with a result of the request that `entry` is of; empty if nothing is.
 pub(super) fn complaints(record: LogRecord<'_>, entry: &Entry, expected: &mut Expected) -> Vec<String> {
-    let body: Body = match serde_json::from_slice(record.record.value().unwrap_or_default()) {
+    let body = match Body::read(record.record) {
         Ok(body) => body,
         Err(error) => return vec![format!("the value is no result: {error}")],
     };
@@ -78,6 +93,6 @@ pub(super) fn output_complaint(
     entry: &Entry,
     expected: &mut Expected,
 ) -> Option<String> {
-    let body: Body = serde_json::from_slice(record.record.value()?).ok()?;
+    let body = Body::read(record.record).ok()?;
     expected.compare(entry, &body.output)
 }

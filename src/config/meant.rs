@@ -10,12 +10,13 @@ use operators::share::Shares;
 
 use super::fault::Fault;
 use super::key::Key;
+use super::models::{ModelOverrides, Models, models};
 use super::secret::{Properties, Property};
 use super::tenants::{Tenants, tenants};
 use super::units::Count;
 use super::written::{
-    BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, ModelOverridesFile, OffsetsMissing,
-    OffsetsOutOfRange, OnnxFile, Order, Provider, ResultKey, TopicFile,
+    BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, OnnxFile,
+    Order, Provider, ResultKey, ResultsForm, TopicFile,
 };
 
 /// What `auto` is for the size and the wait of batches, without an objective and with one.
@@ -57,6 +58,8 @@ pub struct Config {
     pub journal: Option<JournalFolder>,
     /// The key of results.
     pub results_key: ResultKey,
+    /// Their form.
+    pub results_form: ResultsForm,
     /// Where reading starts.
     pub offsets: Offsets,
     /// How long draining may take at the end.
@@ -202,40 +205,6 @@ pub struct JournalFolder {
     pub path: PathBuf,
     /// Whether it was asked for, so that a process does not start without it.
     pub required: bool,
-}
-
-/// The folder of models, and what is particular to each.
-#[derive(Clone, Debug)]
-pub struct Models {
-    /// The folder.
-    pub path: PathBuf,
-    /// What is particular, by model id.
-    pub overrides: BTreeMap<String, ModelOverrides>,
-}
-
-/// What is particular to a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelOverrides {
-    /// The time from poll to outcome that is to be kept, if there is a rule of its own: `Some(None)` is no such time.
-    pub slo: Option<Option<Duration>>,
-    /// Rows of a batch at most, if there is a rule of its own: `Some(None)` is `auto`.
-    pub size_max: Option<Option<usize>>,
-    /// The longest that a row waits, in the same way.
-    pub delay_max: Option<Option<Duration>>,
-    /// The largest input of a batch, in bytes.
-    pub bytes_max: Option<usize>,
-    /// How many times what others get of a device.
-    pub weight: Option<u32>,
-    /// The longest from the poll of a row to its outcome, if there is a rule of its own: `Some(None)` is for ever.
-    pub deadline: Option<Option<Duration>>,
-    /// The longest that a run may take, if there is a rule of its own: `Some(None)` is for ever.
-    pub run_max: Option<Option<Duration>>,
-    /// Execution providers.
-    pub providers: Option<Vec<Provider>>,
-    /// What to do with NaN and infinities.
-    pub not_finite: Option<NotFinite>,
-    /// Which output is served.
-    pub output: Option<String>,
 }
 
 /// ONNX Runtime.
@@ -393,13 +362,11 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         dead_letters_per_minute_max: written.dead_letters.per_minute_max.0,
         journal: journal(written.journal.dir, machine),
         results_key: written.results.key,
+        results_form: written.results.form,
         offsets: Offsets { missing: written.offsets.missing, out_of_range: written.offsets.out_of_range },
         stop_drain_timeout: written.stop.drain_timeout.0,
         tenants: tenants(&written.tenants),
-        models: Models {
-            path: written.models.path,
-            overrides: written.models.by_id.into_iter().map(|(id, model)| (id, overrides(model))).collect(),
-        },
+        models: models(written.models),
         onnx: onnx(written.onnx, machine),
         http_address: written.http.address.0,
         http_tenants_max: usize::from(written.http.tenants_max),
@@ -508,21 +475,6 @@ fn batch(written: BatchFile) -> Batch {
         size_max: written.size_max.exactly().map(|size| size.0),
         delay_max: written.delay_max.exactly().map(|delay| delay.0),
         bytes_max: written.bytes_max.0,
-    }
-}
-
-fn overrides(written: ModelOverridesFile) -> ModelOverrides {
-    ModelOverrides {
-        slo: written.batch.slo.map(|slo| slo.0),
-        size_max: written.batch.size_max.map(|size| size.exactly().map(|size| size.0)),
-        delay_max: written.batch.delay_max.map(|delay| delay.exactly().map(|delay| delay.0)),
-        bytes_max: written.batch.bytes_max.map(|bytes| bytes.0),
-        weight: written.weight.map(|weight| weight.0),
-        deadline: written.deadline.map(|deadline| deadline.0),
-        run_max: written.run_max.map(|max| max.0),
-        providers: written.providers,
-        not_finite: written.not_finite,
-        output: written.output,
     }
 }
 

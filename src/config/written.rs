@@ -143,6 +143,7 @@ pub(super) struct JournalFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResultsFile {
     pub(super) key: ResultKey,
+    pub(super) form: ResultsForm,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -258,6 +259,18 @@ pub enum ResultKey {
     RequestId,
     /// The request's own key.
     RequestKey,
+}
+
+/// The form of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultsForm {
+    /// JSON.
+    Json,
+    /// A raw tensor.
+    Tensor,
+    /// That of its request.
+    Request,
 }
 
 /// Where to begin in a partition without a committed offset.

@@ -1,4 +1,4 @@
-//! The form of a request: how its bytes are to be read, as its header `content-type` says.
+//! The form of a request: how its bytes are to be read, as its header `content-type` says; and of a result.
 
 use crate::records::RecordView;
 
@@ -47,6 +47,29 @@ impl Form {
         [Self::Json, Self::Tensor]
             .into_iter()
             .find(|form| form.media_type().as_bytes().eq_ignore_ascii_case(media_type))
+    }
+}
+
+/// In which form results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResultForm {
+    /// As JSON.
+    #[default]
+    Json,
+    /// As raw tensors.
+    Tensor,
+    /// In the form of its request.
+    Request,
+}
+
+impl ResultForm {
+    /// The form of the result of a request that was decoded.
+    pub fn of(self, request: RecordView<'_>) -> Form {
+        match self {
+            Self::Json => Form::Json,
+            Self::Tensor => Form::Tensor,
+            Self::Request => Form::of(request).unwrap_or(Form::Json),
+        }
     }
 }
 

@@ -27,5 +27,5 @@ mod text;
 mod time;
 
 pub use decode::{DecodeError, Field, NESTING_MAX, Problem, decode};
-pub use encode::{BatchFacts, NotFiniteOutput, ResultTemplate, RowFacts};
+pub use encode::ResultTemplate;
 pub use time::rfc3339_micros;

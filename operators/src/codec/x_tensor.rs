@@ -9,6 +9,7 @@
 //! There is nothing to parse: the value is copied into the block's buffer. `shape` is that of the model's row, or that of the same row
 //! flattened, `384`; a row that is a single number has none, and the header is empty.
 
+mod encode;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use std::borrow::Cow;
 
 use super::{Request, position};
 use crate::records::RecordView;
+
+pub use encode::TensorResults;
 
 /// The most axes that a row may have.
 pub const AXES_MAX: usize = 16;

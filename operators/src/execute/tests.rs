@@ -270,6 +270,28 @@ fn the_key_of_a_result_is_the_request_id_or_the_requests_own_key() {
     assert_eq!((key(false), key(true)), (b"r".to_vec(), b"acme|m".to_vec()));
 }
 
+#[test]
+fn a_result_has_the_form_that_is_configured_or_that_of_its_request() {
+    for (form, tensor) in
+        [(ResultForm::Json, false), (ResultForm::Tensor, true), (ResultForm::Request, false)]
+    {
+        let mut rig = rig_with(NotFinite::Refuse, |parts| parts.result_form = form);
+        let batch = one_row(&rig, ModelIndex(0));
+        let executed = rig.executor.execute(&batch).unwrap();
+        let record = executed.outcomes[0].1.record(0);
+        let header = |name: &str| record.header(name.as_bytes()).flatten();
+        assert_eq!(header("content-type").is_some(), tensor, "{form:?}");
+        if tensor {
+            let output: Vec<u8> =
+                expected(&[1.0, 0.5], OUTPUT_LEN).iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!((record.value(), header("shape")), (Some(&output[..]), Some(&b"2"[..])));
+            assert_eq!((header("model_id"), header("origin_offset")), (Some(&b"m"[..]), Some(&b"0"[..])));
+        } else {
+            assert_eq!(record.value().map(|value| value[0]), Some(b'{'));
+        }
+    }
+}
+
 /// A batch of one row for a model.
 fn one_row(rig: &Rig, model: ModelIndex) -> Batch {
     let block = block(model, lease(0, 1), &[vec![1.0, 0.5]], rig.clock.now());

@@ -15,6 +15,7 @@ use operators::broker::simulated::SimulatedBroker;
 use operators::broker::{Broker, Isolation, LogRecord, PollLimit, TopicSpec};
 use operators::catalog::{BatchPolicy, Limits, NotFinite};
 use operators::clock::ManualClock;
+use operators::codec::form::ResultForm;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::dead_letter::Reason;
@@ -43,6 +44,8 @@ pub(crate) struct WorldOptions {
     pub(crate) slo: Option<Duration>,
     /// What every tenant may ask for.
     pub(crate) share: Share,
+    /// The form of results.
+    pub(crate) form: ResultForm,
     pub(crate) delivery: Delivery,
 }
 
@@ -54,6 +57,7 @@ impl Default for WorldOptions {
             deadline: None,
             slo: None,
             share: Share::default(),
+            form: ResultForm::default(),
             delivery: Delivery::ExactlyOnce,
         }
     }
@@ -69,6 +73,7 @@ pub(crate) struct World {
     /// Reasons for which a good request may end here.
     trusted: Vec<Reason>,
     share: Share,
+    form: ResultForm,
     delivery: Delivery,
     order: Cell<CommitOrder>,
 }
@@ -146,8 +151,8 @@ impl World {
         let sheds = options.share.is_bounded() && options.share.wait_max.is_zero();
         let trusted = late.into_iter().chain(sheds.then_some(Reason::OverQuota)).collect();
         let (seen, order) = (Arc::default(), Cell::default());
-        let (share, delivery) = (options.share, options.delivery);
-        let world = Self { broker, backend, clock, seen, models, trusted, share, delivery, order };
+        let WorldOptions { share, form, delivery, .. } = options;
+        let world = Self { broker, backend, clock, seen, models, trusted, share, form, delivery, order };
         world.write(seed, &options);
         world
     }
@@ -178,6 +183,7 @@ impl World {
             config: InferenceConfig {
                 delivery: self.delivery,
                 commit_order: self.order.get(),
+                result_form: self.form,
                 allowances: Arc::new(Allowances::new(Arc::new(Shares {
                     default: self.share,
                     ..Shares::default()
@@ -309,6 +315,7 @@ fn config() -> InferenceConfig {
         results: "results".into(),
         result_bytes_max: 900_000,
         result_key_is_request_key: false,
+        result_form: ResultForm::default(),
         dead_letters: "dlq".into(),
         dead_letter_partitions: 2,
         dead_letter_bytes_max: 900_000,

@@ -6,57 +6,8 @@ mod tests;
 use std::time::Duration;
 
 use crate::catalog::NotFinite;
-use crate::lease::{Offset, Partition};
-
-/// What the results of a batch have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchFacts<'a> {
-    /// The model that ran.
-    pub model_id: &'a str,
-    /// Its version.
-    pub model_version: &'a str,
-    /// The requests topic.
-    pub topic: &'a str,
-    /// Rows in the batch.
-    pub batch_size: usize,
-    /// The time of the run.
-    pub inference: Duration,
-    /// When the run ended, as [`super::rfc3339_micros`] writes it.
-    pub inferred_at: &'a str,
-    /// Whether NaN and infinities pass, as `null`.
-    pub not_finite: NotFinite,
-}
-
-/// What a result says of its own record.
-#[derive(Clone, Copy, Debug)]
-pub struct RowFacts<'a> {
-    /// The request's id.
-    pub request_id: &'a str,
-    /// The tenant's id.
-    pub tenant_id: &'a str,
-    /// The partition that the request came from.
-    pub partition: Partition,
-    /// Its offset there.
-    pub offset: Offset,
-    /// From poll to outcome.
-    pub latency: Duration,
-    /// From poll to the start of the run.
-    pub queue: Duration,
-    /// The row that the model gave.
-    pub output: &'a [f32],
-}
-
-/// An output holds NaN or an infinity, and its model's configuration forbids it.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error(
-    "the output holds {value} at index {index}; set `not_finite = \"allow\"` for the model to let it pass as null"
-)]
-pub struct NotFiniteOutput {
-    /// The first place of one.
-    pub index: usize,
-    /// What stands there.
-    pub value: f32,
-}
+use crate::codec::digits::{write_integer, write_millis, write_signed};
+use crate::codec::facts::{BatchFacts, NotFiniteOutput, RowFacts};
 
 /// The results of one batch, all but what is each record's own: rendered once, filled in a record at a time.
 #[derive(Clone, Debug)]
@@ -113,7 +64,8 @@ impl ResultTemplate {
     /// use std::time::Duration;
     ///
     /// use operators::catalog::NotFinite;
-    /// use operators::codec::json::{BatchFacts, ResultTemplate, RowFacts};
+    /// use operators::codec::facts::{BatchFacts, RowFacts};
+    /// use operators::codec::json::ResultTemplate;
     /// use operators::lease::{Offset, Partition};
     ///
     /// let template = ResultTemplate::new(&BatchFacts {
@@ -231,33 +183,4 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
             out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
-}
-
-/// Writes whole microseconds as milliseconds with three decimals.
-fn write_millis(duration: Duration, out: &mut Vec<u8>) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    write_integer(micros / 1_000, out);
-    let rest = [100, 10, 1].map(|unit| b'0' + u8::try_from(micros / unit % 10).unwrap_or(0));
-    out.extend_from_slice(&[b'.', rest[0], rest[1], rest[2]]);
-}
-
-fn write_signed(number: i64, out: &mut Vec<u8>) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    write_integer(number.unsigned_abs(), out);
-}
-
-fn write_integer(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
+use crate::lease::{Offset, Partition};
 
 /// A result, as a reader that is not ours would have it.
 #[derive(Debug, Deserialize)]
