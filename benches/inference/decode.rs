@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use operators::clock::{Clock, SystemClock};
 use operators::codec::{json, x_tensor};
-use operators::records::Records;
 use serde_json::{Value, json};
 
 use crate::figures::{median, thousandth};
-use crate::given::{numbers, request};
+use crate::given::{request, tensor};
 use crate::typed::Request;
 
 const BAR: f64 = 1.8;
@@ -96,22 +95,4 @@ fn nanos(clock: &dyn Clock, call: &mut dyn FnMut()) -> f64 {
             return took.as_secs_f64() * 1e9 / f64::from(calls);
         }
     }
-}
-
-/// The same floats as a raw tensor.
-fn tensor(floats: usize) -> Records {
-    let row: Vec<u8> = numbers(floats).iter().flat_map(|number| number.to_le_bytes()).collect();
-    let shape = floats.to_string();
-    let mut records = Records::default();
-    records.push(Some(b"tenant-3|mlp-16"), Some(&row));
-    let headers = [
-        ("content-type", "application/x-tensor"),
-        ("request_id", "7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11"),
-        ("tenant_id", "tenant-3"),
-        ("dtype", "f32"),
-        ("shape", &shape),
-        ("model_id", "mlp-16"),
-    ];
-    headers.iter().for_each(|(name, text)| records.push_header(name.as_bytes(), Some(text.as_bytes())));
-    records
 }

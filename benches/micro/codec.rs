@@ -9,10 +9,9 @@ use operators::codec::facts::{BatchFacts, RowFacts};
 use operators::codec::json::{self, ResultTemplate};
 use operators::codec::x_tensor;
 use operators::lease::{Offset, Partition};
-use operators::records::Records;
 use serde::Serialize;
 
-use crate::given::{numbers, request};
+use crate::given::{numbers, request, tensor};
 use crate::typed::Request;
 
 /// Runs every bench of the codec.
@@ -61,20 +60,8 @@ fn decode(criterion: &mut Criterion) {
 fn decode_tensors(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec/decode");
     for floats in [16, 784] {
-        let row: Vec<u8> = numbers(floats).iter().flat_map(|number| number.to_le_bytes()).collect();
-        let shape = floats.to_string();
-        let mut records = Records::default();
-        records.push(Some(b"tenant-3|mlp-16"), Some(&row));
-        let headers = [
-            ("content-type", "application/x-tensor"),
-            ("request_id", "7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11"),
-            ("tenant_id", "tenant-3"),
-            ("dtype", "f32"),
-            ("shape", &shape),
-            ("model_id", "mlp-16"),
-        ];
-        headers.iter().for_each(|(name, text)| records.push_header(name.as_bytes(), Some(text.as_bytes())));
-        group.throughput(Throughput::Bytes(row.len() as u64));
+        let records = tensor(floats);
+        group.throughput(Throughput::Bytes(4 * floats as u64));
         group.bench_function(BenchmarkId::new("x-tensor", floats), |bencher| {
             let (mut values, mut text) = (Vec::new(), Vec::new());
             bencher.iter(|| {

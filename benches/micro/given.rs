@@ -7,6 +7,7 @@ use operators::block::{Block, Row};
 use operators::broker::{Polled, RecordTime};
 use operators::catalog::ModelIndex;
 use operators::lease::{Lease, Offset, Partition, Term};
+use operators::records::Records;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -37,6 +38,24 @@ pub(crate) fn request(model: &str, floats: usize, decimals: Option<usize>) -> St
 pub(crate) fn numbers(count: usize) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(7);
     (0..count).map(|_| random.random_range(-3.0..3.0)).collect()
+}
+
+/// A request for `mlp-16` as a raw tensor of so many floats.
+pub(crate) fn tensor(floats: usize) -> Records {
+    let row: Vec<u8> = numbers(floats).iter().flat_map(|number| number.to_le_bytes()).collect();
+    let shape = floats.to_string();
+    let mut records = Records::default();
+    records.push(Some(b"tenant-3|mlp-16"), Some(&row));
+    let headers = [
+        ("content-type", "application/x-tensor"),
+        ("request_id", REQUEST_ID),
+        ("tenant_id", TENANT_ID),
+        ("dtype", "f32"),
+        ("shape", &shape),
+        ("model_id", "mlp-16"),
+    ];
+    headers.iter().for_each(|(name, text)| records.push_header(name.as_bytes(), Some(text.as_bytes())));
+    records
 }
 
 /// What one poll brings: `records` requests, the models taking turns.
