@@ -86,7 +86,8 @@ impl Allowances {
     }
 
     /// How many accounts are open.
-    pub fn known(&self) -> usize {
+    #[cfg(test)]
+    fn known(&self) -> usize {
         lock(&self.accounts).by_id.len()
     }
 }

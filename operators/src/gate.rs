@@ -26,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Gate<C> {
     allowances: Arc<Allowances>,
+    /// Whether no tenant has bounds: asked for each block, and settled by the configuration.
+    open: bool,
     /// Tenants with something parked or in inference, by the numbers of their accounts.
     tenants: BTreeMap<u64, Tenant<C>>,
     /// Tenants with something parked, by when to look whether it may pass.
@@ -84,6 +86,7 @@ impl<C: Clone> Gate<C> {
     /// A gate with nothing before it.
     pub fn new(allowances: Arc<Allowances>) -> Self {
         Self {
+            open: !allowances.shares().has_bounds(),
             allowances,
             tenants: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -94,7 +97,7 @@ impl<C: Clone> Gate<C> {
 
     /// Whether everything passes, because no tenant has bounds.
     pub fn is_open(&self) -> bool {
-        !self.allowances.shares().has_bounds()
+        self.open
     }
 
     /// Looks at rows of a block, whose model has this deadline: they pass, or are parked.
@@ -162,7 +165,7 @@ impl<C: Clone> Gate<C> {
             && at <= now
         {
             let tenant = self.tenants.get_mut(&number).expect("who is due is known");
-            let account = Arc::clone(&tenant.account);
+            let (account, before) = (Arc::clone(&tenant.account), released.len());
             while let Some(first) = tenant.parked.front_mut() {
                 let rows = first.run.rows.clone();
                 let passing = rows.start + account.admit(rows.len(), now);
@@ -176,14 +179,13 @@ impl<C: Clone> Gate<C> {
                 if !left {
                     tenant.parked.pop_front();
                 }
-                if account.has_places() {
-                    tenant.inside += run.rows.len();
-                    self.inside.extend(run.rows.clone().map(|row| (run.block.origin(row), number)));
-                }
                 released.push(run);
                 if left {
                     break;
                 }
+            }
+            for Run { block, rows, .. } in &released[before..] {
+                self.enter(&account, block, rows.clone());
             }
             self.look(number, now);
         }

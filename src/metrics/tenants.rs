@@ -89,7 +89,7 @@ impl Tenants {
     }
 
     /// Rows of these tenants had their outcomes after so long; a tenant a row. In a batch nearly every row is of another tenant than the one
-    /// before it, and this is all that is done for each row of the engine by name: one search and three additions.
+    /// before it, so each is counted by itself: one search and three additions.
     pub(super) fn batch(&self, tenants: &[&str], total: &[Duration]) {
         self.with(|told, families| {
             for (tenant, total) in tenants.iter().zip(total) {

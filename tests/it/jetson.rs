@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A line of each kind that boards print, and what the board takes by it, in watts.
+/// A line of each kind that boards are known to print, written here, and what the board takes by it, in watts.
 const LINES: [(&str, f64); 4] = [
     (
         "11-27-2026 13:40:00 RAM 3000/7620MB (lfb 1x4MB) SWAP 0/3810MB (cached 0MB) CPU [1%@729,off] GR3D_FREQ 0% cpu@47.9C VDD_IN 4532mW/4600mW VDD_CPU_GPU_CV 521mW/530mW VDD_SOC 1442mW/1442mW",
