@@ -26,6 +26,7 @@ mod book;
 mod ends;
 mod expected;
 mod fingerprint;
+mod inputs;
 mod letter;
 mod oracle;
 mod outcomes;
@@ -40,6 +41,7 @@ use operators::broker::{Broker, BrokerError, Isolation, LogRecord};
 use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Offset, Partition};
 
+pub use inputs::{Input, Inputs};
 pub use oracle::{Lookup, NoOracle, Oracle, OracleError, OrtOracle};
 pub use report::{AuditReport, Fault, FaultKind, Place};
 

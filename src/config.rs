@@ -10,6 +10,7 @@
 
 mod explain;
 mod fault;
+mod inputs;
 mod key;
 mod layer;
 mod meant;

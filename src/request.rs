@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 
 use operators::codec::form::{CONTENT_TYPE, Form};
 use operators::records::RecordView;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 mod tensor;
+mod tensors;
+
+pub use tensors::{Number, Tensor, number, tensors};
 
 /// The header that names a request's model.
 pub const MODEL_ID: &[u8] = b"model_id";
@@ -22,10 +26,13 @@ pub struct Request {
     pub tenant_id: String,
     /// The model that is asked.
     pub model_id: String,
-    /// The row, flattened in C order. A number that no `f32` can hold is an infinity.
+    /// The row, flattened in C order. A number that no `f32` can hold is an infinity. Empty if the request gives its inputs in a way that
+    /// only [`tensors`] reads.
     pub input: Vec<f32>,
     /// The shape of the row, where the form of the request tells it.
     pub shape: Option<Vec<usize>>,
+    /// The same where `input` is empty: what is not one array of floats.
+    pub tensors: Vec<Tensor>,
 }
 
 /// The JSON of a request, its numbers read as `N`.
@@ -35,6 +42,13 @@ struct Wire<N> {
     tenant_id: String,
     model_id: String,
     input: Vec<N>,
+    #[serde(default, deserialize_with = "refuse")]
+    inputs: (),
+}
+
+/// A field that must not be there.
+fn refuse<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom("`inputs` is there"))
 }
 
 impl Request {
@@ -71,12 +85,17 @@ impl Request {
         let value = text(value)?;
         // As `f32` each number is rounded once; `serde_json` refuses those that are too large, and they are to be told from what is no
         // request at all.
-        let wire: Wire<f32> = match serde_json::from_str(value) {
-            Ok(wire) => wire,
-            Err(_) => Wire::<f64>::read(value)?.narrowed(),
+        let wire = serde_json::from_str::<Wire<f32>>(value)
+            .or_else(|_| Wire::<f64>::read(value).map(Wire::<f64>::narrowed));
+        let (wire, tensors) = match wire {
+            Ok(wire) => (wire, Vec::new()),
+            Err(error) => {
+                let Ok(tensors) = tensors::of_json(value.as_bytes()) else { return Err(error) };
+                (Wire::names(value)?, tensors)
+            }
         };
-        let Wire { request_id, tenant_id, model_id, input } = wire;
-        let request = Self { request_id, tenant_id, model_id, input, shape: None };
+        let Wire { request_id, tenant_id, model_id, input, inputs: () } = wire;
+        let request = Self { request_id, tenant_id, model_id, input, shape: None, tensors };
         for (field, text) in [("request_id", &request.request_id), ("tenant_id", &request.tenant_id)] {
             if text.is_empty() {
                 return Err(RequestError::Empty(field));
@@ -101,6 +120,22 @@ fn text(value: &[u8]) -> Result<&str, RequestError> {
     }
 }
 
+impl Wire<f32> {
+    /// Everything but the input.
+    fn names(value: &str) -> Result<Self, RequestError> {
+        #[derive(Deserialize)]
+        struct Names {
+            request_id: String,
+            tenant_id: String,
+            model_id: String,
+        }
+        let names =
+            serde_json::from_str(value).map_err(|error| RequestError::Undecodable(error.to_string()))?;
+        let Names { request_id, tenant_id, model_id } = names;
+        Ok(Self { request_id, tenant_id, model_id, input: Vec::new(), inputs: () })
+    }
+}
+
 impl Wire<f64> {
     fn read(value: &str) -> Result<Self, RequestError> {
         serde_json::from_str(value).map_err(|error| RequestError::Undecodable(error.to_string()))
@@ -110,7 +145,7 @@ impl Wire<f64> {
     fn narrowed(self) -> Wire<f32> {
         let input = self.input.into_iter().map(|number| number as f32).collect();
         let Self { request_id, tenant_id, model_id, .. } = self;
-        Wire { request_id, tenant_id, model_id, input }
+        Wire { request_id, tenant_id, model_id, input, inputs: () }
     }
 }
 

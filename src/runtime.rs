@@ -54,6 +54,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
     let found = found(context.surroundings().models(config)?);
     let settings = |id: &str| ModelSettings {
         output: config.output(id).map(str::to_owned),
+        inputs: config.inputs(id),
         not_finite: config.not_finite(id),
         batch: config.batch_policy(id),
         batch_bytes_max: config.batch_bytes_max(id),
@@ -321,10 +322,10 @@ pub fn fault_error(fault: &Fault) -> CliError {
     CliError::failed(exit, fault.to_string()).with_help(help)
 }
 
-/// The row length of each model that is served.
+/// The row length of each model that is served and takes one row of floats: what requests can be made up for.
 pub fn row_lens(catalog: &Catalog) -> BTreeMap<String, usize> {
     let served = catalog.listings().iter().filter_map(|listing| match listing {
-        Listing::Served(served) => Some((served.id.clone(), served.signature.row_len())),
+        Listing::Served(served) => Some((served.id.clone(), served.signature.floats()?)),
         Listing::Unavailable { .. } => None,
     });
     served.collect()

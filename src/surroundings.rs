@@ -28,6 +28,7 @@ impl Surroundings for Real {
         let found = store::find(&config.models.path, store::BYTES_MAX)?;
         let usable = found.files.into_iter().map(|mut file| {
             file.output = config.output(&file.id).map(str::to_owned);
+            file.inputs = config.inputs(&file.id);
             Candidate { id: file.id.clone(), file: Ok(file) }
         });
         let faulty = found.faults.into_iter().map(|fault| {

@@ -41,16 +41,16 @@ pub fn time(
     length: Duration,
     clock: &dyn Clock,
 ) -> Result<Timing, RunError> {
-    let input = vec![0.0; rows * model.signature().row_len()];
-    let mut output = Vec::new();
+    let inputs = model.signature().zeros(rows);
+    let mut outputs = Vec::new();
     let before = clock.now();
-    model.run(rows, &input, &mut output)?;
+    model.run(rows, &inputs, &mut outputs)?;
     let first = clock.now().since(before);
     let mut times = Histogram::<u64>::new_with_bounds(1, NANOS_MAX, 3).expect("an hour fits three digits");
     let (began_at_millis, started) = (clock.wall_micros() / 1_000, clock.now());
     let mut last = started;
     while last.since(started) < length || times.is_empty() {
-        model.run(rows, &input, &mut output)?;
+        model.run(rows, &inputs, &mut outputs)?;
         let now = clock.now();
         times.saturating_record(u64::try_from(now.since(last).as_nanos()).unwrap_or(NANOS_MAX));
         last = now;
@@ -76,6 +76,7 @@ mod tests {
 
     use operators::clock::ManualClock;
     use operators::model::Signature;
+    use operators::tensor::Column;
 
     use super::*;
 
@@ -91,8 +92,8 @@ mod tests {
             &self.signature
         }
 
-        fn run(&mut self, rows: usize, input: &[f32], _: &mut Vec<f32>) -> Result<(), RunError> {
-            assert_eq!(input.len(), rows * self.signature.row_len());
+        fn run(&mut self, rows: usize, inputs: &[Column], _: &mut Vec<Column>) -> Result<(), RunError> {
+            assert_eq!(inputs[0].values.len(), rows * 6);
             let millis = if self.runs == 0 { 10 } else { 1 + rows as u64 };
             self.clock.advance(Duration::from_millis(millis));
             self.runs += 1;
@@ -102,13 +103,7 @@ mod tests {
 
     fn timed(rows: usize, length: u64) -> Result<Timing, RunError> {
         let clock = Arc::new(ManualClock::new());
-        let signature = Signature {
-            input: "x".to_owned(),
-            row_shape: vec![2, 3],
-            output: "y".to_owned(),
-            output_len: 1,
-            providers: Vec::new(),
-        };
+        let signature = Signature::of_floats(&[2, 3], 1);
         time(
             &mut Slow { signature, clock: Arc::clone(&clock), runs: 0 },
             rows,

@@ -14,8 +14,9 @@ use operators::codec::facts::{BatchFacts, RowFacts};
 use operators::codec::json::{self, ResultTemplate};
 use operators::lease::{Offset, Partition};
 use operators::model::onnx::OnnxBackend;
-use operators::model::{Backend as _, store};
+use operators::model::{Backend as _, Signature, store};
 use operators::records::{RecordView, Records};
+use operators::tensor::Column;
 use rdkafka::message::Message as _;
 use serde::Serialize;
 use tidemill::surroundings::onnx_config;
@@ -90,6 +91,7 @@ pub(crate) fn measure(world: &World, model: &str, row_len: usize, requests: u64)
     originals.iter().for_each(|original| decoded.push(original, row_len));
     let mut outputs = Vec::new();
     let infer = infer(world, model, row_len, batch, &decoded.values, &mut outputs, sample)?;
+    let outputs: Vec<[Column; 1]> = batches(&outputs, outputs.len() / decoded.ids.len().max(1), batch);
     let mut value = Vec::new();
     let encode = alone(sample, || {
         encode_each(world, model, batch, &decoded, &outputs, |facts, template| {
@@ -182,16 +184,24 @@ fn infer(
     let file = found.files.into_iter().find(|file| file.id == model);
     let file = file.ok_or_else(|| Failure::Unexpected(format!("there is no model {model}")))?;
     let mut opened = OnnxBackend::new(onnx_config(&world.config))?.open(&file)?;
+    let batches = batches(values, row_len, batch);
     let mut output = Vec::new();
     let mut failed = None;
     let nanos = alone(records, || {
         outputs.clear();
-        for rows in values.chunks(batch * row_len) {
-            failed = opened.run(rows.len() / row_len, rows, &mut output).err().or(failed.take());
-            outputs.extend_from_slice(&output);
+        for inputs in &batches {
+            let rows = inputs[0].values.len() / row_len;
+            failed = opened.run(rows, inputs, &mut output).err().or(failed.take());
+            outputs.extend_from_slice(output[0].floats());
         }
     });
     failed.map_or(Ok(nanos), |error| Err(error.into()))
+}
+
+/// Rows of so many floats each, in batches of so many rows.
+fn batches(floats: &[f32], row_len: usize, batch: usize) -> Vec<[Column; 1]> {
+    let rows = floats.chunks((batch * row_len).max(1));
+    rows.map(|rows| [Column::of_floats(row_len, rows.to_vec())]).collect()
 }
 
 /// Calls `each` with what is known of every result, in batches.
@@ -200,11 +210,11 @@ fn encode_each(
     model: &str,
     batch: usize,
     decoded: &Decoded,
-    outputs: &[f32],
-    mut each: impl FnMut(&RowFacts<'_>, &ResultTemplate),
+    outputs: &[[Column; 1]],
+    mut each: impl FnMut(&RowFacts<'_>, &ResultTemplate<'_>),
 ) {
-    let width = outputs.len() / decoded.ids.len().max(1);
-    for (chunk, ids) in decoded.ids.chunks(batch).enumerate() {
+    let signature = Signature::of_floats(&[1], 1);
+    for (columns, ids) in outputs.iter().zip(decoded.ids.chunks(batch)) {
         let template = ResultTemplate::new(&BatchFacts {
             model_id: model,
             model_version: "0123456789abcdef",
@@ -213,9 +223,10 @@ fn encode_each(
             inference: Duration::from_micros(120),
             inferred_at: "2026-01-01T00:00:00.000250Z",
             not_finite: NotFinite::Refuse,
+            outputs: &signature.outputs,
+            columns,
         });
         for (place, (request_id, tenant_id)) in ids.iter().enumerate() {
-            let row = chunk * batch + place;
             let facts = RowFacts {
                 request_id: decoded.text(request_id),
                 tenant_id: decoded.text(tenant_id),
@@ -223,7 +234,7 @@ fn encode_each(
                 offset: Offset(1_234_567),
                 latency: Duration::from_micros(12_345),
                 queue: Duration::from_micros(11_200),
-                output: &outputs[row * width..(row + 1) * width],
+                index: place,
             };
             each(&facts, &template);
         }

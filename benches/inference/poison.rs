@@ -3,6 +3,7 @@
 //!
 //! Bar: one dead letter, 63 results and at most 12 calls of the model beyond the one that a clean batch takes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use operators::model::onnx::{OnnxBackend, OnnxConfig, Provider};
 use operators::model::store;
 use operators::observe::{BatchSeen, CloseReason, Observer};
 use operators::outcome::Kind;
+use operators::tensor::Values;
 use operators::window::Run;
 use serde_json::{Value, json};
 
@@ -97,7 +99,8 @@ fn ends(executed: &Executed) -> (usize, usize) {
 /// Rows that the model can take, but for one.
 fn rows(poisoned: Option<usize>) -> Arc<Block> {
     let mut block = given::block(ROWS, 4);
-    let values = &mut Arc::make_mut(&mut block).values;
+    let column = &mut Arc::make_mut(&mut block).columns[0];
+    let Values::F32(values) = &mut column.values else { unreachable!("a bench gives floats") };
     for row in 0..ROWS {
         values[4 * row + 3] = if poisoned == Some(row) { 99.0 } else { 2.0 };
     }
@@ -107,6 +110,7 @@ fn rows(poisoned: Option<usize>) -> Arc<Block> {
 fn settings() -> ModelSettings {
     ModelSettings {
         output: None,
+        inputs: BTreeMap::new(),
         not_finite: NotFinite::Refuse,
         batch: BatchPolicy::Static { size_max: ROWS, delay_max: std::time::Duration::ZERO },
         batch_bytes_max: usize::MAX,

@@ -2,6 +2,7 @@
 //! not anything keeps up, and their time counts from when they were due until their outcome leaves the operator.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +26,7 @@ use operators::model::Backend;
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
 use operators::observe::{BatchSeen, Observer};
 use operators::outcome::Outcomes;
+use operators::tensor::Column;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use timely::dataflow::operators::vec::input::Handle;
@@ -113,6 +115,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
     let backend = Timed::new(cost);
     let settings = |_: &str| ModelSettings {
         output: None,
+        inputs: BTreeMap::new(),
         not_finite: NotFinite::Refuse,
         batch,
         batch_bytes_max: usize::MAX,
@@ -241,9 +244,8 @@ fn row(number: usize, due: Moment, tenant: u16) -> Arc<Block> {
     let offset = i64::try_from(number).expect("a bench has far fewer rows");
     polled.origins.push((Lease { partition: Partition(0), term: Term(1) }, Offset(offset)));
     polled.times.push(RecordTime { millis: 1_767_225_600_000, append: false });
-    let mut block = Block::new(ModelIndex(0), 0, 1, Arc::new(polled));
+    let mut block = Block::new(ModelIndex(0), 0, vec![Column::of_floats(1, vec![0.5])], Arc::new(polled));
     block.text = format!("request-tenant-{tenant:05}").into_bytes();
-    block.values.push(0.5);
     block.rows.push(Row { record: 0, request_id: 0..7, tenant_id: 8..20 });
     Arc::new(block)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
+use operators::tensor::Column;
 
 /// What a run of so many rows takes.
 pub(crate) type Cost = fn(usize) -> Duration;
@@ -49,9 +50,9 @@ impl Model for Slowly {
         self.model.signature()
     }
 
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
+    fn run(&mut self, rows: usize, inputs: &[Column], outputs: &mut Vec<Column>) -> Result<(), RunError> {
         thread::sleep((self.cost)(rows));
-        self.model.run(rows, input, output)
+        self.model.run(rows, inputs, outputs)
     }
 
     fn cancel(&self) -> Option<Arc<dyn operators::model::Cancel>> {

@@ -1,5 +1,6 @@
 //! Blocks: filled row by row, made of what a poll brings, and gathered into the input of a batch.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use operators::letters::Letters;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::observe::{CloseReason, Silent};
+use operators::tensor::Column;
 use operators::window::Run;
 
 use crate::given::{block, numbers, polled, push_row};
@@ -44,7 +46,12 @@ fn fill(criterion: &mut Criterion) {
         let (values, polled) = (numbers(floats), polled(&MODELS[..1], ROWS, floats));
         group.bench_function(BenchmarkId::from_parameter(format!("{floats}-floats")), |bencher| {
             bencher.iter(|| {
-                let mut block = Block::new(ModelIndex(0), 0, floats, Arc::clone(&polled));
+                let mut block = Block::new(
+                    ModelIndex(0),
+                    0,
+                    vec![Column::of_floats(floats, Vec::new())],
+                    Arc::clone(&polled),
+                );
                 (0..ROWS).for_each(|_| push_row(&mut block, black_box(&values)));
                 block
             });
@@ -82,14 +89,15 @@ fn gather(criterion: &mut Criterion) {
         for blocks in [ROWS, ROWS / 8, 1] {
             let batch = batch(blocks, floats);
             let name = format!("{floats}-floats/{blocks}-blocks");
-            let mut input = Vec::new();
+            let mut input = Column::of_floats(floats, Vec::new());
             group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
                 bencher.iter(|| {
-                    input.clear();
+                    input.values.truncate(0);
                     for run in black_box(&batch).cut(0..ROWS) {
-                        input.extend_from_slice(run.block.values(run.rows));
+                        let rows = run.rows.start * floats..run.rows.end * floats;
+                        input.values.push_of(&run.block.columns[0].values, rows);
                     }
-                    assert_eq!(input.len(), ROWS * floats);
+                    assert_eq!(input.values.len(), ROWS * floats);
                     black_box(&input);
                 });
             });
@@ -104,6 +112,7 @@ fn parts(floats: usize) -> DecodeParts {
     let batch = BatchPolicy::Static { size_max: 64, delay_max: Duration::ZERO };
     let settings = |_: &str| ModelSettings {
         output: None,
+        inputs: BTreeMap::new(),
         not_finite: NotFinite::Refuse,
         batch,
         batch_bytes_max: usize::MAX,

@@ -9,6 +9,8 @@ use operators::codec::facts::{BatchFacts, RowFacts};
 use operators::codec::json::{self, ResultTemplate};
 use operators::codec::x_tensor;
 use operators::lease::{Offset, Partition};
+use operators::model::Signature;
+use operators::tensor::Column;
 use serde::Serialize;
 
 use crate::given::{numbers, request, tensor};
@@ -84,6 +86,7 @@ fn encode(criterion: &mut Criterion) {
     let (model_id, model_version, topic) = ("mlp-16", "0123456789abcdef", "inference.requests");
     let inferred_at = "2026-01-01T00:00:00.000250Z";
     let (request_id, tenant_id) = ("7b0c5f7e-6f0b-4c43-8b0e-2f9d6d1c9a11", "tenant-3");
+    let (signature, columns) = (Signature::of_floats(&[16], 10), [Column::of_floats(10, output.clone())]);
     let template = ResultTemplate::new(&BatchFacts {
         model_id,
         model_version,
@@ -92,9 +95,11 @@ fn encode(criterion: &mut Criterion) {
         inference,
         inferred_at,
         not_finite: NotFinite::Refuse,
+        outputs: &signature.outputs,
+        columns: &columns,
     });
     let (partition, offset) = (Partition(17), Offset(1_234_567));
-    let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, output: &output };
+    let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, index: 0 };
     let mut out = Vec::new();
     group.bench_function("ours/10-floats", |bencher| {
         bencher.iter(|| {

@@ -3,6 +3,7 @@
 //! One worker hands its blocks on as they are; that is what the graph around the exchange costs. With two, the half of them come from
 //! the other thread, and each round is over only when both workers know it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ fn catalog() -> Arc<Catalog> {
     let batch = BatchPolicy::Static { size_max: ROWS, delay_max: Duration::ZERO };
     let settings = |_: &str| ModelSettings {
         output: None,
+        inputs: BTreeMap::new(),
         not_finite: NotFinite::Refuse,
         batch,
         batch_bytes_max: usize::MAX,

@@ -8,6 +8,7 @@ use operators::broker::{Polled, RecordTime};
 use operators::catalog::ModelIndex;
 use operators::lease::{Lease, Offset, Partition, Term};
 use operators::records::Records;
+use operators::tensor::{Column, Values};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -74,7 +75,12 @@ pub(crate) fn polled(models: &[&str], records: usize, floats: usize) -> Arc<Poll
 
 /// A block of so many rows.
 pub(crate) fn block(rows: usize, floats: usize) -> Arc<Block> {
-    let mut block = Block::new(ModelIndex(0), 0, floats, polled(&["mlp-16"], rows, floats));
+    let mut block = Block::new(
+        ModelIndex(0),
+        0,
+        vec![Column::of_floats(floats, Vec::new())],
+        polled(&["mlp-16"], rows, floats),
+    );
     let values = numbers(floats);
     (0..rows).for_each(|_| push_row(&mut block, &values));
     Arc::new(block)
@@ -84,7 +90,8 @@ pub(crate) fn block(rows: usize, floats: usize) -> Arc<Block> {
 pub(crate) fn push_row(block: &mut Block, values: &[f32]) {
     let position = |text: &Vec<u8>| u32::try_from(text.len()).expect("a block of a bench is small");
     let record = u32::try_from(block.rows.len()).expect("a block of a bench is small");
-    block.values.extend_from_slice(values);
+    let Values::F32(floats) = &mut block.columns[0].values else { unreachable!("a bench gives floats") };
+    floats.extend_from_slice(values);
     let start = position(&block.text);
     block.text.extend_from_slice(REQUEST_ID.as_bytes());
     let middle = position(&block.text);

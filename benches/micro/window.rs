@@ -25,7 +25,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     for rows in BLOCKS {
         let blocks: Vec<Arc<Block>> = (0..ROWS / rows).map(|_| block(rows, 16)).collect();
-        let mut window = Window::new(Arc::default());
+        let mut window = Window::new(Arc::default(), usize::MAX);
         group.bench_function(BenchmarkId::from_parameter(format!("{rows}-rows")), |bencher| {
             bencher.iter(|| assert_eq!(round(&mut window, black_box(&blocks)), ROWS));
         });

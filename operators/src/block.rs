@@ -1,4 +1,4 @@
-//! The columnar unit that flows: rows of one model with their origins.
+//! The columnar unit that flows: rows of one model and class, with their origins.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,19 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Polled;
 use crate::catalog::ModelIndex;
+use crate::class::Class;
 use crate::lease::{Lease, Offset};
+use crate::model::TensorSpec;
+use crate::tensor::Column;
 
-/// Rows of one model, decoded in one activation of one worker, from any of its leases.
+/// Rows of one model and class, decoded in one activation of one worker, from any of its leases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Block {
     /// The model that the rows are for.
     pub model: ModelIndex,
+    /// What its rows have in common with those that they may run with.
+    pub class: Class,
     /// The worker that polled them, and to which their outcomes go.
     pub home: usize,
-    /// Floats a row.
-    pub row_len: usize,
-    /// Every row's floats, one row after the other.
-    pub values: Vec<f32>,
+    /// The inputs of the model, in the order of its signature: every row's, or what all rows share.
+    pub columns: Vec<Column>,
     /// A column: what else is known of each row.
     pub rows: Vec<Row>,
     /// The text that `rows` points into: request ids and tenant ids, unescaped.
@@ -28,7 +31,7 @@ pub struct Block {
     pub polled: Arc<Polled>,
 }
 
-/// What a block keeps of a row beside its floats.
+/// What a block keeps of a row beside its inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The place of its original in [`Block::polled`].
@@ -40,16 +43,28 @@ pub struct Row {
 }
 
 impl Block {
-    /// An empty block.
-    pub fn new(model: ModelIndex, home: usize, row_len: usize, polled: Arc<Polled>) -> Self {
-        Self { model, home, row_len, values: Vec::new(), rows: Vec::new(), text: Vec::new(), polled }
+    /// An empty block of a model with these inputs.
+    pub fn new(model: ModelIndex, home: usize, columns: Vec<Column>, polled: Arc<Polled>) -> Self {
+        let (class, rows, text) = (Class::default(), Vec::new(), Vec::new());
+        Self { model, class, home, columns, rows, text, polled }
     }
 
     /// Makes room for `rows` rows whose originals have so many bytes.
     pub fn reserve(&mut self, rows: usize, bytes: usize) {
-        // A float takes two bytes of JSON at least, and as a rule more than four.
-        self.values.reserve((rows * self.row_len).min(bytes / 4));
+        for column in &mut self.columns {
+            // A number takes two bytes of JSON at least, and as a rule more than four.
+            column.values.reserve((rows * column.row_len()).min(bytes / 4));
+        }
         self.rows.reserve(rows);
+    }
+
+    /// Appends a row whose inputs these are. What rows share is the same as in the rows before.
+    pub fn push_inputs(&mut self, inputs: &[TensorSpec], row: &[Column]) {
+        for ((column, input), row) in self.columns.iter_mut().zip(inputs).zip(row) {
+            if input.batched || column.values.is_empty() {
+                column.values.push_of(&row.values, 0..row.values.len());
+            }
+        }
     }
 
     /// Lets the block keep the originals of its own rows alone. What else was polled with them would stay in memory for as long as a
@@ -70,6 +85,13 @@ impl Block {
         self.polled = Arc::new(own);
     }
 
+    /// Bytes of what each row has of its own.
+    pub fn row_bytes(&self) -> usize {
+        let rows = self.rows.len().max(1);
+        // What all rows share is there once, and small.
+        self.columns.iter().map(|column| column.values.len() * column.values.dtype().bytes() / rows).sum()
+    }
+
     /// Bytes of the originals of its rows: keys, values and headers.
     pub fn original_bytes(&self) -> usize {
         self.rows.iter().map(|row| self.polled.records.get(row.record as usize).payload_bytes()).sum()
@@ -83,11 +105,6 @@ impl Block {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
-    }
-
-    /// The floats of the rows in `range`.
-    pub fn values(&self, range: Range<usize>) -> &[f32] {
-        &self.values[range.start * self.row_len..range.end * self.row_len]
     }
 
     /// Where the row at `index` came from.

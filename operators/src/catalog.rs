@@ -23,6 +23,8 @@ pub struct Served {
     pub not_finite: NotFinite,
     /// When a batch of it closes.
     pub batch: BatchPolicy,
+    /// The most bytes of input in a batch, of more than one row. Where all rows are as large, `batch` has seen to it.
+    pub bytes_max: usize,
     /// What batches of it took when it was loaded, if that was measured.
     pub measured: Vec<Sample>,
     /// How long its rows and its runs may take.

@@ -29,6 +29,19 @@ pub struct Request<'a> {
     pub axes: Option<&'a str>,
 }
 
+/// What a request to a model of any inputs says, beside the row and the text that its decoder made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensors<'a> {
+    /// Where its request id stands in the text.
+    pub request_id: Range<u32>,
+    /// Where its tenant id stands in the text.
+    pub tenant_id: Range<u32>,
+    /// The model that it names, unchecked.
+    pub model_id: Cow<'a, str>,
+    /// Whether all of its numbers are finite.
+    pub finite: bool,
+}
+
 /// Where the next text will stand.
 fn position(text: &[u8]) -> u32 {
     u32::try_from(text.len()).expect("a block's text stays below 4 GiB")

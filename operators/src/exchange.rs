@@ -44,13 +44,7 @@ mod tests {
     use crate::model::Signature;
 
     fn served(id: &str, home: usize) -> Listing {
-        let signature = Signature {
-            input: "x".into(),
-            row_shape: vec![1],
-            output: "y".into(),
-            output_len: 1,
-            providers: Vec::new(),
-        };
+        let signature = Signature::of_floats(&[1], 1);
         let batch = BatchPolicy::Static { size_max: 1, delay_max: Duration::ZERO };
         let version = "0".repeat(16);
         Listing::Served(Arc::new(Served {
@@ -60,6 +54,7 @@ mod tests {
             not_finite: NotFinite::Refuse,
             limits: Limits::default(),
             batch,
+            bytes_max: usize::MAX,
             measured: Vec::new(),
             home,
         }))
@@ -73,7 +68,7 @@ mod tests {
             let catalog = Arc::clone(&catalog);
             let arrived = worker.dataflow::<u64, _, _>(|scope| {
                 let blocks = (0..10).map(move |n| {
-                    Arc::new(Block::new(ModelIndex(n % 2), index, 1, Arc::new(Polled::default())))
+                    Arc::new(Block::new(ModelIndex(n % 2), index, Vec::new(), Arc::new(Polled::default())))
                 });
                 blocks.to_stream(scope).keyed_exchange(catalog).map(|block| block.model.0).capture()
             });

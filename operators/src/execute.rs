@@ -32,6 +32,7 @@ use crate::model::{Backend, ModelFile, RunError};
 use crate::observe::{BatchSeen, Observer};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
+use crate::tensor::Column;
 use crate::watch::Watch;
 
 /// What the executors of a process share.
@@ -196,7 +197,7 @@ impl<'a> Book<'a> {
         (queue, total)
     }
 
-    fn results(&mut self, range: Range<usize>, output: &[f32], inference: Duration) {
+    fn results(&mut self, range: Range<usize>, outputs: &[Column], inference: Duration) {
         let now = self.parts.clock.now();
         let served = &self.batch.served;
         let inferred_at = json::rfc3339_micros(self.parts.clock.wall_micros());
@@ -208,23 +209,17 @@ impl<'a> Book<'a> {
             inference,
             inferred_at: &inferred_at,
             not_finite: served.not_finite,
+            outputs: &served.signature.outputs,
+            columns: outputs,
         };
-        let width = output.len() / range.len().max(1);
-        let (template, tensors) = (ResultTemplate::new(&facts), TensorResults::new(facts, width));
+        let (template, tensors) = (ResultTemplate::new(&facts), TensorResults::new(facts));
         for (index, place) in range.enumerate() {
             let (block, row, epoch) = self.rows[place];
             let (queue, latency) = self.time(block, row, now);
             let (lease, offset) = block.origin(row);
             let (request_id, tenant_id) = (block.request_id(row), block.tenant_id(row));
-            let facts = RowFacts {
-                request_id,
-                tenant_id,
-                partition: lease.partition,
-                offset,
-                latency,
-                queue,
-                output: &output[index * width..(index + 1) * width],
-            };
+            let facts =
+                RowFacts { request_id, tenant_id, partition: lease.partition, offset, latency, queue, index };
             let original = block.polled.records.get(block.rows[row].record as usize);
             let traceparent = original.header(b"traceparent").flatten();
             let mut failed = None;

@@ -31,6 +31,7 @@ use crate::model::simulated::SimulatedBackend;
 use crate::model::{Backend, ModelFile};
 use crate::observe::{BatchSeen, CloseReason, CostSeen, LeaseSeen, Observer, Silent};
 use crate::outcome::{Kind, Outcomes};
+use crate::tensor::Column;
 
 pub(crate) fn lease(partition: i32, term: u64) -> Lease {
     Lease { partition: Partition(partition), term: Term(term) }
@@ -123,10 +124,10 @@ pub(crate) fn polled(lease: Lease, messages: &[Message], at: Moment) -> Arc<Poll
 pub(crate) fn block(model: ModelIndex, lease: Lease, rows: &[Vec<f32>], at: Moment) -> Arc<Block> {
     let messages = vec![Message::new(None, "{}"); rows.len()];
     let row_len = rows.first().map_or(1, Vec::len);
-    let mut block = Block::new(model, 0, row_len, polled(lease, &messages, at));
+    let column = Column::of_floats(row_len, rows.concat());
+    let mut block = Block::new(model, 0, vec![column], polled(lease, &messages, at));
     block.text = b"racme".to_vec();
-    for (record, row) in (0..).zip(rows) {
-        block.values.extend_from_slice(row);
+    for (record, _) in (0..).zip(rows) {
         block.rows.push(Row { record, request_id: 0..1, tenant_id: 1..5 });
     }
     Arc::new(block)
@@ -193,6 +194,7 @@ pub(crate) fn models_within(
 ) -> TestModels {
     let settings = |_: &str| ModelSettings {
         output: None,
+        inputs: std::collections::BTreeMap::new(),
         not_finite,
         batch,
         batch_bytes_max: 1 << 20,

@@ -1,20 +1,24 @@
-//! A model, as the engine sees it: rows of floats in, rows of floats out.
+//! A model, as the engine sees it: rows of tensors in, rows of tensors out.
 //!
 //! [`onnx`] runs real models through ONNX Runtime; [`simulated`] computes a fixed function with a settable cost and settable faults;
-//! [`store`] finds model files in a folder, and [`load`] makes the catalog of them.
+//! [`store`] finds model files in a folder, and [`load`] makes the catalog of them. What a model takes and gives is its [`signature`].
 
 pub mod load;
 pub mod onnx;
+pub mod signature;
 pub mod simulated;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use crate::tensor::{Column, Values};
+
+pub use signature::{Signature, TensorSpec};
 
 /// A model file that was found and hashed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelFile {
     /// The model's id: 1 to 128 of `A-Z a-z 0-9 . _ -`, not starting with a dot.
     pub id: String,
@@ -26,35 +30,23 @@ pub struct ModelFile {
     pub path: PathBuf,
     /// How large it is.
     pub bytes: u64,
-    /// Which output to serve, where the model has several.
+    /// Which output to serve alone.
     pub output: Option<String>,
+    /// What the configuration says of its inputs, by their names.
+    pub inputs: BTreeMap<String, InputOptions>,
 }
 
-/// What a loaded model takes and gives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature {
-    /// The name of the input.
-    pub input: String,
-    /// Its shape without the batch axis, which is the first.
-    pub row_shape: Vec<usize>,
-    /// The name of the served output.
-    pub output: String,
-    /// Floats of output a row.
-    pub output_len: usize,
-    /// The execution providers that took effect, in order.
-    pub providers: Vec<String>,
-}
-
-impl Signature {
-    /// Floats of input a row: the product of `row_shape`.
-    pub fn row_len(&self) -> usize {
-        self.row_shape.iter().product()
-    }
-
-    /// Bytes of input a row.
-    pub fn row_bytes(&self) -> usize {
-        self.row_len() * size_of::<f32>()
-    }
+/// What the configuration says of an input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InputOptions {
+    /// Which of its axes is the batch's, or that none is.
+    pub batch_axis: Option<Option<usize>>,
+    /// The axes of every row, where the file leaves some of them open.
+    pub shape: Option<Vec<usize>>,
+    /// The axes of a row that runs, where rows may have others too.
+    pub sample: Option<Vec<usize>>,
+    /// What each of its numbers is, so that no request has to say it.
+    pub value: Option<f64>,
 }
 
 /// Opens models; one a process.
@@ -75,17 +67,37 @@ pub trait Model: Send {
     /// What it takes and gives.
     fn signature(&self) -> &Signature;
 
-    /// Runs `rows` rows at once. `input` holds `rows * row_len` floats, row after row; `output` is cleared and receives
-    /// `rows * output_len` floats in the same order.
+    /// Runs `rows` rows at once. `inputs` holds a column for each input of the signature, in its order, of `rows` rows, or of one where the
+    /// input is not batched; `outputs` becomes a column for each output, of `rows` rows in the same order. What it held before is
+    /// overwritten, its room used again.
     ///
     /// # Errors
     ///
     /// If the run failed. Which row is to blame, or whether the device is, the caller finds out by running fewer.
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError>;
+    fn run(&mut self, rows: usize, inputs: &[Column], outputs: &mut Vec<Column>) -> Result<(), RunError>;
 
     /// What ends a run of this model from another thread, if anything does.
     fn cancel(&self) -> Option<Arc<dyn Cancel>> {
         None
+    }
+}
+
+impl dyn Model + '_ {
+    /// Runs rows of floats, one after the other, of a model that takes and gives nothing else: for whoever has no columns.
+    ///
+    /// # Errors
+    ///
+    /// If the run failed.
+    ///
+    /// # Panics
+    ///
+    /// If its inputs are others.
+    pub fn run_floats(&mut self, rows: usize, floats: &[f32]) -> Result<Vec<f32>, RunError> {
+        let mut input = self.signature().zeros(0).remove(0);
+        input.values = Values::F32(floats.to_vec());
+        let mut outputs = Vec::new();
+        self.run(rows, &[input], &mut outputs)?;
+        Ok(outputs[0].floats().to_vec())
     }
 }
 

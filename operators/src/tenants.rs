@@ -54,7 +54,7 @@ pub struct Tenants {
     idle: Vec<TenantId>,
     idle_bytes: usize,
     /// By priority.
-    classes: BTreeMap<u8, Class>,
+    tiers: BTreeMap<u8, Tier>,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ struct Account {
 
 /// The tenants of one priority.
 #[derive(Debug, Default)]
-struct Class {
+struct Tier {
     /// Those that wait, the next first; and some that don't wait any more.
     ring: VecDeque<TenantId>,
     round: u64,
@@ -141,7 +141,7 @@ impl Tenants {
             free: Vec::new(),
             idle: Vec::new(),
             idle_bytes: 0,
-            classes: BTreeMap::new(),
+            tiers: BTreeMap::new(),
         }
     }
 
@@ -178,64 +178,73 @@ impl Tenants {
         if rows == 0 || waited {
             return;
         }
-        let class = self.classes.entry(account.priority).or_default();
+        let tier = self.tiers.entry(account.priority).or_default();
         if account.in_ring {
-            class.gone -= 1;
+            tier.gone -= 1;
         } else {
             if account.billed == 0 {
                 account.nanos = 0;
             }
             account.in_ring = true;
-            account.round = class.round;
-            class.ring.push_back(tenant);
+            account.round = tier.round;
+            tier.ring.push_back(tenant);
         }
     }
 
     /// Who comes next, and with how many rows; `room` at most. They are on the bill.
-    pub fn next(&mut self, bill: &mut Bill, room: usize) -> Option<Turn> {
+    ///
+    /// A tenant has no turn while none of its rows is one that may be taken, of which it has as many as `takes` says; what it is paid
+    /// meanwhile it keeps.
+    pub fn next(&mut self, bill: &mut Bill, room: usize, takes: impl Fn(TenantId) -> usize) -> Option<Turn> {
         if room == 0 {
             return None;
         }
+        let mut passed_over = 0;
         let turn = loop {
-            let (&priority, class) = self.classes.iter_mut().next_back()?;
-            let Some(&tenant) = class.ring.front() else {
-                self.classes.remove(&priority);
+            let (&priority, tier) = self.tiers.iter_mut().next_back()?;
+            let Some(&tenant) = tier.ring.front() else {
+                self.tiers.remove(&priority);
                 continue;
             };
             let account = &mut self.accounts[tenant.index()];
             if account.waiting == 0 {
-                class.pop();
-                class.gone -= 1;
+                tier.pop();
+                tier.gone -= 1;
                 self.leave(tenant);
                 continue;
             }
-            if class.ring.len() == 1 {
-                account.nanos = 0;
-                break Turn { tenant, rows: account.waiting.min(room), charged: false };
+            let most = takes(tenant).min(account.waiting).min(room);
+            if most == 0 && passed_over == tier.ring.len() {
+                return None;
             }
-            if account.round == class.round && account.nanos <= 0 {
-                if class.visiting {
-                    class.rotate();
+            if tier.ring.len() == 1 && most > 0 {
+                account.nanos = 0;
+                break Turn { tenant, rows: most, charged: false };
+            }
+            if account.round == tier.round && account.nanos <= 0 {
+                if tier.visiting {
+                    tier.rotate();
                     continue;
                 }
-                class.begin_round(bill.price, &mut self.accounts);
+                tier.begin_round(bill.price, &mut self.accounts);
             }
             let account = &mut self.accounts[tenant.index()];
-            if account.round != class.round {
-                account.round = class.round;
-                account.nanos = account.nanos.saturating_add(account.weight.saturating_mul(class.quantum));
+            if account.round != tier.round {
+                account.round = tier.round;
+                account.nanos = account.nanos.saturating_add(account.weight.saturating_mul(tier.quantum));
             }
-            if account.nanos <= 0 {
-                class.rotate();
+            passed_over = if most == 0 { passed_over + 1 } else { 0 };
+            if account.nanos <= 0 || most == 0 {
+                tier.rotate();
                 continue;
             }
-            if account.nanos > 2 * account.weight.saturating_mul(class.quantum) && !class.evened {
-                class.even(&mut self.accounts);
+            if account.nanos > 2 * account.weight.saturating_mul(tier.quantum) && !tier.evened {
+                tier.even(&mut self.accounts);
                 continue;
             }
-            class.served = true;
+            tier.served = true;
             let rows = usize::try_from(account.nanos.unsigned_abs().div_ceil(bill.price.unsigned_abs()));
-            let rows = rows.unwrap_or(usize::MAX).min(account.waiting).min(room);
+            let rows = rows.unwrap_or(usize::MAX).min(most);
             break Turn { tenant, rows, charged: true };
         };
         self.take(turn, bill);
@@ -256,16 +265,16 @@ impl Tenants {
         }
         bill.add(turn);
         let (empty, poor, priority) = (account.waiting == 0, account.nanos <= 0, account.priority);
-        let class = self.classes.get_mut(&priority).expect("who waits is in a class");
-        if class.ring.front() == Some(&turn.tenant) && empty {
-            class.pop();
+        let tier = self.tiers.get_mut(&priority).expect("who waits is in a tier");
+        if tier.ring.front() == Some(&turn.tenant) && empty {
+            tier.pop();
             self.leave(turn.tenant);
         } else if empty {
             self.lose(turn.tenant);
-        } else if class.ring.front() == Some(&turn.tenant) && turn.charged {
-            class.visiting = true;
+        } else if tier.ring.front() == Some(&turn.tenant) && turn.charged {
+            tier.visiting = true;
             if poor {
-                class.rotate();
+                tier.rotate();
             }
         }
     }
@@ -282,14 +291,14 @@ impl Tenants {
     /// One in the ring waits no more. It is taken out when it is seen; once there are as many such as others, all of them are.
     fn lose(&mut self, tenant: TenantId) {
         let priority = self.accounts[tenant.index()].priority;
-        let class = self.classes.get_mut(&priority).expect("who waited is in a class");
-        class.gone += 1;
-        if class.gone * 2 > class.ring.len() {
-            class.gone = 0;
-            class.visiting = false;
-            for tenant in std::mem::take(&mut class.ring) {
+        let tier = self.tiers.get_mut(&priority).expect("who waited is in a tier");
+        tier.gone += 1;
+        if tier.gone * 2 > tier.ring.len() {
+            tier.gone = 0;
+            tier.visiting = false;
+            for tenant in std::mem::take(&mut tier.ring) {
                 if self.accounts[tenant.index()].waiting > 0 {
-                    self.classes.get_mut(&priority).expect("it is there").ring.push_back(tenant);
+                    self.tiers.get_mut(&priority).expect("it is there").ring.push_back(tenant);
                 } else {
                     self.leave(tenant);
                 }
@@ -299,8 +308,8 @@ impl Tenants {
 
     /// Nobody waits any more, and nobody is charged for that.
     pub fn clear(&mut self) {
-        for class in std::mem::take(&mut self.classes).into_values() {
-            for tenant in class.ring {
+        for tier in std::mem::take(&mut self.tiers).into_values() {
+            for tenant in tier.ring {
                 self.accounts[tenant.index()].waiting = 0;
                 self.leave(tenant);
             }
@@ -317,7 +326,7 @@ impl Tenants {
             account.nanos = account.nanos.saturating_add(paid.saturating_sub(owed));
             account.billed -= rows;
             if account.in_ring {
-                self.classes.entry(account.priority).or_default().evened = false;
+                self.tiers.entry(account.priority).or_default().evened = false;
             } else {
                 self.leave(tenant);
             }
@@ -362,7 +371,7 @@ impl Account {
     }
 }
 
-impl Class {
+impl Tier {
     fn pop(&mut self) {
         self.ring.pop_front();
         self.visiting = false;

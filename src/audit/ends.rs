@@ -5,13 +5,15 @@
 
 use std::collections::BTreeSet;
 
+use operators::codec::form::Form;
 use operators::dead_letter::{REASONS, Reason};
 use operators::model::is_model_id;
 use operators::records::RecordView;
 
+use super::inputs::Inputs;
 use super::oracle::{Lookup, Oracle};
 use super::{AuditOptions, fingerprint};
-use crate::request::{MODEL_ID, Names, Request, RequestError, check_optional_fields};
+use crate::request::{MODEL_ID, Names, Request, RequestError, check_optional_fields, tensors};
 
 /// Reasons that lie outside of the request.
 const EXCUSES: [Reason; 5] = [
@@ -118,7 +120,7 @@ pub(super) fn of(
     if header.is_none() {
         found.faults.add(Reason::MissingModelId);
     }
-    let (request, body_model) = found.value(record, rules);
+    let (mut request, body_model) = found.value(record);
     for model_id in [header, body_model.as_deref().map(str::as_bytes)].into_iter().flatten() {
         if !is_model_id(model_id) {
             found.faults.add(Reason::InvalidModelId);
@@ -131,7 +133,7 @@ pub(super) fn of(
     }
     let model_id = header.map_or(body_model.as_deref(), |header| std::str::from_utf8(header).ok());
     if let Some(model_id) = model_id.filter(|id| is_model_id(id.as_bytes())) {
-        found.model(model_id, request.as_ref(), rules, oracle);
+        found.model(model_id, record, request.as_mut(), rules, oracle);
     }
     if record.payload_bytes() > rules.record_bytes_max {
         found.doubts.add(Reason::Undecodable);
@@ -141,7 +143,7 @@ pub(super) fn of(
 
 impl Found {
     /// Looks at the value: the request, if it is one, and the model that the body names, if it does.
-    fn value(&mut self, record: RecordView<'_>, rules: &Rules<'_>) -> (Option<Request>, Option<String>) {
+    fn value(&mut self, record: RecordView<'_>) -> (Option<Request>, Option<String>) {
         let Some(value) = record.value() else {
             self.faults.add(Reason::NullValue);
             return (None, None);
@@ -153,10 +155,6 @@ impl Found {
                 if check_optional_fields(record).is_err() || deep {
                     // The interface names the types of optional fields, and no depth: either end is in order.
                     self.doubts.add(Reason::Undecodable);
-                }
-                let finite = request.input.iter().all(|number| number.is_finite());
-                if !finite && !rules.not_finite_allowed.contains(&request.model_id) {
-                    self.faults.add(Reason::NotFinite);
                 }
                 let model_id = request.model_id.clone();
                 (Some(request), Some(model_id))
@@ -180,30 +178,67 @@ impl Found {
     fn model(
         &mut self,
         model_id: &str,
-        request: Option<&Request>,
+        record: RecordView<'_>,
+        request: Option<&mut Request>,
         rules: &Rules<'_>,
         oracle: &mut dyn Oracle,
     ) {
-        match oracle.lookup(model_id) {
+        let lookup = oracle.lookup(model_id);
+        if let Some(request) = request {
+            match &lookup {
+                Lookup::Serves { inputs } if !(inputs.is_floats() && request.tensors.is_empty()) => {
+                    self.tensors(record, inputs, request, rules);
+                }
+                _ => self.floats(request, rules),
+            }
+            if let Lookup::Serves { inputs } = &lookup
+                && request.tensors.is_empty()
+                && !inputs.take_floats(request.input.len(), request.shape.as_deref())
+            {
+                self.faults.add(Reason::WrongShape);
+            }
+        }
+        let dtypes = types(record);
+        if let (Lookup::Serves { inputs }, Some(dtypes)) = (&lookup, dtypes)
+            && !inputs.take_types(dtypes)
+        {
+            self.faults.add(Reason::UnsupportedType);
+        }
+        match lookup {
             Lookup::NoSuchModel => self.faults.add(Reason::UnknownModel),
             Lookup::Unavailable(_) => self.faults.add(Reason::ModelUnavailable),
-            Lookup::Serves { row_shape } => {
-                let flat = [row_shape.iter().product::<usize>()];
-                let fits = |request: &Request| match &request.shape {
-                    None => request.input.len() == flat[0],
-                    Some(shape) => *shape == row_shape || *shape == flat,
-                };
-                if request.is_some_and(|request| !fits(request)) {
-                    self.faults.add(Reason::WrongShape);
-                }
-            }
+            Lookup::Serves { .. } => {}
             Lookup::NotAsked => {
+                if dtypes.is_some() {
+                    self.doubts.add(Reason::UnsupportedType);
+                }
                 self.doubts.add_all(&[Reason::UnknownModel, Reason::ModelUnavailable, Reason::WrongShape]);
             }
         }
         if !rules.infer {
             // The output may hold what the request does not.
             self.doubts.add(Reason::NotFinite);
+        }
+    }
+
+    /// Looks at the numbers of a request to a model of floats, or to one of which nothing is known.
+    fn floats(&mut self, request: &Request, rules: &Rules<'_>) {
+        let finite = request.input.iter().all(|number| number.is_finite());
+        if !finite && !rules.not_finite_allowed.contains(&request.model_id) {
+            self.faults.add(Reason::NotFinite);
+        }
+    }
+
+    /// Looks at the tensors of a request, and leaves them there.
+    fn tensors(&mut self, record: RecordView<'_>, inputs: &Inputs, request: &mut Request, rules: &Rules<'_>) {
+        match tensors(record) {
+            Ok(tensors) => {
+                let finite_only = !rules.not_finite_allowed.contains(&request.model_id);
+                self.faults.add_all(&inputs.refuse(&tensors, finite_only));
+                request.tensors = tensors;
+            }
+            Err(RequestError::UnsupportedType(_)) => self.faults.add(Reason::UnsupportedType),
+            Err(_) => self.faults.add(Reason::Undecodable),
         }
     }
 
@@ -220,6 +255,12 @@ impl Found {
         }
         ends
     }
+}
+
+/// The types that the headers of a raw tensor tell.
+fn types(record: RecordView<'_>) -> Option<&str> {
+    (Form::of(record) == Some(Form::Tensor)).then_some(())?;
+    std::str::from_utf8(record.header(b"dtype").flatten()?).ok()
 }
 
 /// The fingerprints of a request's id, tenant and model, also of one that is none; an empty name is no name.

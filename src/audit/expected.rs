@@ -12,7 +12,7 @@ use crate::request::Request;
 /// The expected outputs that are held at the moment.
 #[derive(Debug)]
 pub(super) struct Expected {
-    floats: Vec<f32>,
+    floats: Vec<f64>,
     floats_max: usize,
     tolerance: Tolerance,
     not_finite_allowed: BTreeSet<String>,
@@ -50,7 +50,14 @@ impl Expected {
     pub(super) fn infer(&mut self, entry: &mut Entry, request: &Request, oracle: &mut dyn Oracle) {
         self.inferred += 1;
         entry.numbers = Numbers::Unneeded;
-        let output = match oracle.infer(&request.model_id, &request.input) {
+        let output = if request.tensors.is_empty() {
+            oracle
+                .infer(&request.model_id, &request.input)
+                .map(|output| output.into_iter().map(f64::from).collect())
+        } else {
+            oracle.infer_tensors(&request.model_id, &request.tensors)
+        };
+        let output: Vec<f64> = match output {
             Ok(output) => output,
             Err(reason) => {
                 entry.ends.instead_of_result(Reason::InferenceFailed);
@@ -78,7 +85,6 @@ impl Expected {
         }
         let mut complaint = None;
         for (place, (&expected, &found)) in expected.iter().zip(output).enumerate() {
-            let expected = f64::from(expected);
             let equal = match found {
                 // JSON has no way to write what is not finite.
                 None => !expected.is_finite(),

@@ -5,8 +5,12 @@ use std::path::Path;
 
 use operators::model::{ModelError, ModelFile, onnx};
 use ort::environment::Environment;
-use ort::session::{Session, SessionInputValue};
-use ort::value::{TensorElementType, TensorRef};
+
+use self::loaded::Loaded;
+use super::inputs::Inputs;
+use crate::request::Tensor;
+
+mod loaded;
 
 /// What knows the models, and says what a request's output must be.
 pub trait Oracle {
@@ -19,6 +23,16 @@ pub trait Oracle {
     ///
     /// If it fails on it, and why.
     fn infer(&mut self, model_id: &str, input: &[f32]) -> Result<Vec<f32>, String>;
+
+    /// Runs a model on one row of any tensors. Its outputs stand one behind the other, in the order of the model's file; whole numbers
+    /// and truths are the nearest floats.
+    ///
+    /// # Errors
+    ///
+    /// If it fails on it, and why; and where the oracle knows only models of floats.
+    fn infer_tensors(&mut self, model_id: &str, _tensors: &[Tensor]) -> Result<Vec<f64>, String> {
+        Err(format!("the oracle knows model {model_id} as one of floats"))
+    }
 }
 
 /// What is known of a model.
@@ -26,8 +40,8 @@ pub trait Oracle {
 pub enum Lookup {
     /// It is served.
     Serves {
-        /// The shape of a row.
-        row_shape: Vec<usize>,
+        /// What a request has to give.
+        inputs: Inputs,
     },
     /// There is none of this id.
     NoSuchModel,
@@ -64,16 +78,6 @@ pub struct OrtOracle {
     models: BTreeMap<String, Result<Loaded, String>>,
 }
 
-/// An open model.
-struct Loaded {
-    session: Session,
-    input: String,
-    /// The shape of a batch of one row.
-    shape: Vec<i64>,
-    row_shape: Vec<usize>,
-    output: String,
-}
-
 impl OrtOracle {
     /// An oracle for these files. `library` is ONNX Runtime's shared library, the same as the engine's if that is in this process.
     ///
@@ -107,7 +111,7 @@ impl Oracle for OrtOracle {
         match self.model(model_id) {
             None => Lookup::NoSuchModel,
             Some(Err(reason)) => Lookup::Unavailable(reason.clone()),
-            Some(Ok(model)) => Lookup::Serves { row_shape: model.row_shape.clone() },
+            Some(Ok(model)) => Lookup::Serves { inputs: model.inputs().clone() },
         }
     }
 
@@ -115,53 +119,15 @@ impl Oracle for OrtOracle {
         match self.model(model_id) {
             None => Err("there is no such model".to_owned()),
             Some(Err(reason)) => Err(reason.clone()),
-            Some(Ok(model)) => model.run(input),
+            Some(Ok(model)) => model.run_floats(input),
         }
     }
-}
 
-impl Loaded {
-    fn open(environment: &Environment, file: &ModelFile) -> Result<Self, String> {
-        let session = session(environment, &file.path).map_err(|error| error.to_string())?;
-        let [input] = session.inputs() else {
-            return Err(format!("it has {} inputs, and one is served", session.inputs().len()));
-        };
-        if input.dtype().tensor_type() != Some(TensorElementType::Float32) {
-            return Err(format!("input {} is not of 32-bit floats", input.name()));
+    fn infer_tensors(&mut self, model_id: &str, tensors: &[Tensor]) -> Result<Vec<f64>, String> {
+        match self.model(model_id) {
+            None => Err("there is no such model".to_owned()),
+            Some(Err(reason)) => Err(reason.clone()),
+            Some(Ok(model)) => model.run(tensors),
         }
-        let shape = input.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-        let Some((-1, row)) = shape.split_first() else {
-            return Err(format!("the first axis of input {} is not dynamic", input.name()));
-        };
-        let row_shape = row.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<usize>>>();
-        let row_shape = row_shape.ok_or_else(|| format!("input {} has two dynamic axes", input.name()))?;
-        let output = match (&file.output, session.outputs()) {
-            (Some(name), outputs) => outputs.iter().find(|output| output.name() == name),
-            (None, [output]) => Some(output),
-            (None, outputs) => return Err(format!("it has {} outputs, and none is named", outputs.len())),
-        };
-        let output = output.filter(|output| output.dtype().tensor_type() == Some(TensorElementType::Float32));
-        let output = output.ok_or("it has no such output, or not of 32-bit floats")?.name().to_owned();
-        let shape = std::iter::once(1).chain(row.iter().copied()).collect();
-        Ok(Self { input: input.name().to_owned(), shape, row_shape, output, session })
     }
-
-    fn run(&mut self, row: &[f32]) -> Result<Vec<f32>, String> {
-        let tensor =
-            TensorRef::from_array_view((self.shape.clone(), row)).map_err(|error| error.to_string())?;
-        let inputs = vec![(self.input.as_str(), SessionInputValue::from(tensor))];
-        let outputs = self.session.run(inputs).map_err(|error| error.to_string())?;
-        let output =
-            outputs.get(&self.output).ok_or_else(|| format!("there is no output {}", self.output))?;
-        let (_, floats) = output.try_extract_tensor::<f32>().map_err(|error| error.to_string())?;
-        Ok(floats.to_vec())
-    }
-}
-
-/// A session with one thread, which sleeps when it has nothing to do.
-fn session(environment: &Environment, path: &Path) -> Result<Session, ort::Error> {
-    Session::builder(environment)?
-        .with_intra_threads(1)?
-        .with_intra_op_spinning(false)?
-        .commit_from_file(path)
 }

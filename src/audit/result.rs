@@ -1,5 +1,6 @@
 //! One result, against the request that it says it is of.
 
+mod numbers;
 mod tensor;
 
 use operators::broker::LogRecord;
@@ -7,6 +8,7 @@ use operators::lease::{Offset, Partition};
 use operators::records::RecordView;
 use serde::Deserialize;
 
+use self::numbers::{Numbers, Outputs};
 use super::book::Entry;
 use super::expected::Expected;
 use super::fingerprint;
@@ -42,7 +44,12 @@ pub(super) struct Body {
     request_id: String,
     model_id: String,
     tenant_id: String,
-    output: Vec<Option<f64>>,
+    /// The one output.
+    #[serde(default)]
+    output: Option<Numbers>,
+    /// Or several, by name.
+    #[serde(default)]
+    outputs: Option<Outputs>,
     latency_ms: f64,
     inferred_at: String,
     model_version: String,
@@ -56,7 +63,20 @@ impl Body {
         if tensor::is_one(record) {
             return tensor::body(record);
         }
-        serde_json::from_slice(record.value().unwrap_or_default()).map_err(|error| error.to_string())
+        let body: Self =
+            serde_json::from_slice(record.value().unwrap_or_default()).map_err(|error| error.to_string())?;
+        if body.output.is_some() == body.outputs.is_some() {
+            return Err("it has neither `output` nor `outputs`, or both".to_owned());
+        }
+        Ok(body)
+    }
+
+    /// The numbers of all outputs, one behind the other; nothing for one that is not finite.
+    fn numbers(&self) -> &[Option<f64>] {
+        match (&self.output, &self.outputs) {
+            (Some(Numbers(numbers)), _) | (None, Some(Outputs(numbers))) => numbers,
+            (None, None) => &[],
+        }
     }
 }
 
@@ -84,7 +104,7 @@ pub(super) fn complaints(record: LogRecord<'_>, entry: &Entry, expected: &mut Ex
         (body.inferred_at.parse::<jiff::Timestamp>().is_ok(), "field `inferred_at` is not in RFC 3339"),
     ];
     let failed = checks.into_iter().filter(|(kept, _)| !kept).map(|(_, complaint)| complaint.to_owned());
-    failed.chain(expected.compare(entry, &body.output)).collect()
+    failed.chain(expected.compare(entry, body.numbers())).collect()
 }
 
 /// What is wrong with the output of a result; nothing if it can't be read, which has been said before.
@@ -94,5 +114,5 @@ pub(super) fn output_complaint(
     expected: &mut Expected,
 ) -> Option<String> {
     let body = Body::read(record.record).ok()?;
-    expected.compare(entry, &body.output)
+    expected.compare(entry, body.numbers())
 }

@@ -1,6 +1,7 @@
 //! Every kind of damage is found, and none is found where there is none.
 
 mod acks;
+mod tensors;
 mod world;
 
 use std::io::Write;

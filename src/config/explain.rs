@@ -83,8 +83,18 @@ pub fn comment(key: &str) -> Option<String> {
 
 /// Whether the key is one that an example such as `models.ID.output` stands for.
 fn matches_example(explained: &Explained, key: &str) -> bool {
-    let around = ["ID", "KEY", "PROPERTY"].iter().find_map(|blank| explained.key.split_once(blank));
-    explained.is_example && around.is_some_and(|(front, end)| key.starts_with(front) && key.ends_with(end))
+    let blanks = ["ID", "KEY", "PROPERTY", "NAME"];
+    let mut around = explained.key.split('.').collect::<Vec<_>>();
+    let is_blank = |part: &&str| blanks.contains(part);
+    let Some(first) = around.iter().position(is_blank).filter(|_| explained.is_example) else { return false };
+    let rest = around.split_off(first);
+    // What stands for a blank may hold dots in quotes.
+    let mut pieces = rest.split(is_blank).map(|piece| piece.join("."));
+    let Some(mut left) = key.strip_prefix(&format!("{}.", around.join("."))) else { return false };
+    let end = pieces.next_back().unwrap_or_default();
+    let Some(before_end) = left.strip_suffix(&end) else { return false };
+    left = before_end;
+    pieces.all(|piece| left.split_once(&piece).map(|(_, after)| left = after).is_some())
 }
 
 /// `docs/configuration.md`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use operators::broker::TopicSpec;
 use operators::catalog::{BatchPolicy, Limits, NotFinite};
+use operators::model::InputOptions;
 use operators::share::Shares;
 
 use super::fault::Fault;
@@ -292,6 +293,11 @@ impl Config {
     /// What to do with this model's NaN and infinities.
     pub fn not_finite(&self, model: &str) -> NotFinite {
         self.models.overrides.get(model).and_then(|model| model.not_finite).unwrap_or_default()
+    }
+
+    /// What is configured of the inputs of this model, by their names.
+    pub fn inputs(&self, model: &str) -> BTreeMap<String, InputOptions> {
+        self.models.overrides.get(model).map(|model| model.inputs.clone()).unwrap_or_default()
     }
 
     /// Which output of this model is served, where that is configured.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use operators::catalog::NotFinite;
+use operators::model::InputOptions;
 
-use super::written::{ModelOverridesFile, ModelsFile, Provider};
+use super::written::{InputFile, ModelOverridesFile, ModelsFile, Provider};
 
 /// The folder of models, and what is particular to each.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct Models {
 }
 
 /// What is particular to a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOverrides {
     /// The time from poll to outcome that is to be kept, if there is a rule of its own: `Some(None)` is no such time.
     pub slo: Option<Option<Duration>>,
@@ -38,8 +39,10 @@ pub struct ModelOverrides {
     pub providers: Option<Vec<Provider>>,
     /// What to do with NaN and infinities.
     pub not_finite: Option<NotFinite>,
-    /// Which output is served.
+    /// Which output is served alone.
     pub output: Option<String>,
+    /// What is particular to its inputs, by their names.
+    pub inputs: BTreeMap<String, InputOptions>,
 }
 
 pub(super) fn models(written: ModelsFile) -> Models {
@@ -59,5 +62,15 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         providers: written.providers,
         not_finite: written.not_finite,
         output: written.output,
+        inputs: written.inputs.into_iter().map(|(name, input)| (name, options(input))).collect(),
+    }
+}
+
+fn options(written: InputFile) -> InputOptions {
+    InputOptions {
+        batch_axis: written.batch_axis.map(|axis| axis.0),
+        shape: written.shape.map(|axes| axes.0),
+        sample: written.sample.map(|axes| axes.0),
+        value: written.value.map(|value| value.0),
     }
 }

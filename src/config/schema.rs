@@ -22,6 +22,9 @@ const MODEL_KEYS: [&str; 10] = [
     "output",
 ];
 
+/// What may be set for an input of a model.
+const INPUT_KEYS: [&str; 4] = ["batch_axis", "shape", "sample", "value"];
+
 /// What is wrong with the key of a setting, if anything is.
 pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
     let key = &setting.key;
@@ -38,12 +41,9 @@ pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
         ["models", id, ref rest @ ..]
             if !rest.is_empty() && MODEL_KEYS.contains(&rest.join(".").as_str()) =>
         {
-            (!operators::model::is_model_id(id.as_bytes())).then(|| {
-                let fault = Fault::new(format!("{id:?} is not a model id"));
-                located(fault, setting, "this model")
-                    .help("an id has 1 to 128 of A-Z a-z 0-9 . _ -, no dot first")
-            })
+            model_id_fault(setting, id)
         }
+        ["models", id, "inputs", _, key] if INPUT_KEYS.contains(&key) => model_id_fault(setting, id),
         ["tenants", id, key] if TENANT_KEYS.contains(&key) => tenants::id_fault(id).map(|reason| {
             let fault = Fault::new(format!("{id:?} is not the id of a tenant: {reason}"));
             located(fault, setting, "this tenant")
@@ -57,6 +57,13 @@ pub(super) fn fault(setting: &Setting, known: &[Key]) -> Option<Fault> {
             })
         }
     }
+}
+
+fn model_id_fault(setting: &Setting, id: &str) -> Option<Fault> {
+    (!operators::model::is_model_id(id.as_bytes())).then(|| {
+        let fault = Fault::new(format!("{id:?} is not a model id"));
+        located(fault, setting, "this model").help("an id has 1 to 128 of A-Z a-z 0-9 . _ -, no dot first")
+    })
 }
 
 /// Whether the value of this key is a text: so in `default.toml`, and a number in its place is refused.
@@ -96,7 +103,11 @@ fn is_empty_section(setting: &Setting, known: &[Key]) -> bool {
     let is_section = known.iter().any(|known| known.steps().starts_with(steps) && known != &setting.key);
     let may_be_empty = matches!(
         setting.key.parts()[..],
-        ["kafka", "consumer" | "producer" | "admin"] | ["topics", _, "config"] | ["models" | "tenants", _]
+        ["kafka", "consumer" | "producer" | "admin"]
+            | ["topics", _, "config"]
+            | ["models" | "tenants", _]
+            | ["models", _, "inputs"]
+            | ["models", _, "inputs", _]
     );
     super::is_section(setting) && (is_section || may_be_empty)
 }
@@ -110,6 +121,10 @@ fn nearest(key: &Key, known: &[Key]) -> Option<String> {
     {
         let model = Key::new(vec!["models".to_owned(), id.to_owned()]).to_string();
         candidates.extend(MODEL_KEYS.iter().map(|rest| format!("{model}.{rest}")));
+        if let ["inputs", name, _] = rest[..] {
+            let input = Key::new(["models", id, "inputs", name].map(str::to_owned).to_vec()).to_string();
+            candidates.extend(INPUT_KEYS.iter().map(|key| format!("{input}.{key}")));
+        }
     }
     if let ["tenants", id, _] = key.parts()[..] {
         let tenant = Key::new(vec!["tenants".to_owned(), id.to_owned()]).to_string();
@@ -154,6 +169,7 @@ mod tests {
         assert_eq!(suggested("batch.delay_maxx").as_deref(), Some("batch.delay_max"));
         assert_eq!(suggested("size_max").as_deref(), Some("batch.size_max"));
         assert_eq!(suggested("models.mlp-16.batch.sizemax").as_deref(), Some("models.mlp-16.batch.size_max"));
+        assert_eq!(suggested("models.m.inputs.x.shap").as_deref(), Some("models.m.inputs.x.shape"));
         assert_eq!(suggested("something.else.entirely"), None);
     }
 

@@ -7,6 +7,7 @@ use operators::catalog::NotFinite;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
+use super::inputs::{Axes, BatchAxis, Number};
 use super::secret::Property;
 use super::tenants::{TenantsFile, Weight};
 use super::units::{Auto, Bound, Count, Deadline, Interval, Size, SizeBound, Wait};
@@ -177,6 +178,17 @@ pub(super) struct ModelOverridesFile {
     pub(super) providers: Option<Vec<Provider>>,
     pub(super) not_finite: Option<NotFinite>,
     pub(super) output: Option<String>,
+    #[serde(default)]
+    pub(super) inputs: BTreeMap<String, InputFile>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InputFile {
+    pub(super) batch_axis: Option<BatchAxis>,
+    pub(super) shape: Option<Axes>,
+    pub(super) sample: Option<Axes>,
+    pub(super) value: Option<Number>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

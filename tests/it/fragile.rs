@@ -17,6 +17,7 @@ use operators::lease::{Lease, NextOffset, Partition};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
 use operators::records::{RecordView, Records};
+use operators::tensor::Column;
 use tidemill::cli::{Candidate, CliError, Surroundings};
 use tidemill::config::Config;
 
@@ -154,15 +155,15 @@ impl Model for FragileModel {
         self.inner.signature()
     }
 
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
-        self.broken |= self.who == "broken device" && input.contains(&FATAL);
+    fn run(&mut self, rows: usize, inputs: &[Column], outputs: &mut Vec<Column>) -> Result<(), RunError> {
+        self.broken |= self.who == "broken device" && inputs[0].floats().contains(&FATAL);
         if self.broken {
             if !std::mem::replace(&mut self.asked, true) {
                 ask_to_stop();
             }
             return Err(RunError("it is broken on purpose".to_owned()));
         }
-        if input.contains(&FATAL) {
+        if inputs[0].floats().contains(&FATAL) {
             panic_if(&self.who, "executor");
             if self.who == "stuck model" {
                 loop {
@@ -170,7 +171,7 @@ impl Model for FragileModel {
                 }
             }
         }
-        self.inner.run(rows, input, output)
+        self.inner.run(rows, inputs, outputs)
     }
 }
 

@@ -17,4 +17,5 @@ mod kafka_broker;
 mod onnx;
 mod oracle;
 mod simulated;
+mod tensors;
 mod tidy;

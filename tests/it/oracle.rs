@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use operators::model::onnx::{OnnxBackend, OnnxConfig, Provider};
 use operators::model::{Backend, ModelFile, store};
-use tidemill::audit::{Lookup, Oracle, OrtOracle};
+use tidemill::audit::{Inputs, Lookup, Oracle, OrtOracle};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 const AWKWARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
@@ -40,17 +40,17 @@ fn the_oracle_and_the_engine_answer_alike() {
     let backend = engine();
     for file in files(MODELS) {
         let mut model = backend.open(&file).unwrap();
-        let (row_len, output_len) = (model.signature().row_len(), model.signature().output_len);
+        let row_len = model.signature().floats().unwrap();
+        let output_len = model.signature().outputs[0].row_len().unwrap();
         assert_eq!(
             oracle.lookup(&file.id),
-            Lookup::Serves { row_shape: model.signature().row_shape.clone() },
+            Lookup::Serves { inputs: Inputs::of_floats(&model.signature().sample[0]) },
             "{}",
             file.id
         );
         let input: Vec<f32> =
             (0_u16..).map(|place| f32::sin(f32::from(place) * 0.7)).take(ROWS * row_len).collect();
-        let mut together = Vec::new();
-        model.run(ROWS, &input, &mut together).unwrap();
+        let together = model.run_floats(ROWS, &input).unwrap();
         for (row, answer) in input.chunks(row_len).zip(together.chunks(output_len)) {
             let alone = oracle.infer(&file.id, row).unwrap();
             assert_eq!(alone.len(), output_len);

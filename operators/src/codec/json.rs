@@ -5,6 +5,8 @@
 //!                             │└────▶ ids, unescaped, in the block's text
 //!                             └─────▶ DecodeError: what, and at which byte
 //!
+//!   the same to a model of other inputs ──▶ decode_tensors ──▶ a column for each input
+//!
 //!   a row of output ─────▶ ResultTemplate::encode ──▶ value of a result   the parts that a batch shares are written once
 //! ```
 //!
@@ -23,9 +25,11 @@ mod encode;
 mod float;
 #[cfg(test)]
 mod oracle;
+mod tensors;
 mod text;
 mod time;
 
 pub use decode::{DecodeError, Field, NESTING_MAX, Problem, decode};
 pub use encode::ResultTemplate;
+pub use tensors::{TensorsError, decode_names, decode_tensors};
 pub use time::rfc3339_micros;

@@ -159,7 +159,7 @@ impl<'a, 'b> Isolation<'a, 'b> {
             Ok(()) => {
                 self.worked_at = self.turn;
                 self.ended[range.clone()].fill(true);
-                self.book.results(range, self.sessions.output(), self.calls.time);
+                self.book.results(range, self.sessions.outputs(), self.calls.time);
                 Ok(None)
             }
             Err(Failed::GivenUp) => Err(Stop::GivenUp),

@@ -15,7 +15,9 @@ use crate::device::Batch;
 use crate::journal::{Journal, Name, Slot};
 use crate::model::{Backend, Model, ModelFile, RunError};
 use crate::observe::Observer;
+use crate::tensor::{Column, Dtype};
 use crate::watch::{Ended, Running, Watch};
+use crate::window::Run;
 
 /// The models that an executor has open, and the buffers that it runs them with.
 pub(super) struct Sessions {
@@ -29,8 +31,8 @@ pub(super) struct Sessions {
     open: BTreeMap<ModelIndex, Session>,
     /// How often a model was asked for.
     uses: u64,
-    input: Vec<f32>,
-    output: Vec<f32>,
+    inputs: Vec<Column>,
+    outputs: Vec<Column>,
 }
 
 struct Session {
@@ -70,8 +72,8 @@ impl Sessions {
             slot: parts.journal.as_ref().map(Journal::slot),
             open: BTreeMap::new(),
             uses: 0,
-            input: Vec::new(),
-            output: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
         }
     }
 
@@ -81,8 +83,8 @@ impl Sessions {
     }
 
     /// The outputs of the last run.
-    pub(super) fn output(&self) -> &[f32] {
-        &self.output
+    pub(super) fn outputs(&self) -> &[Column] {
+        &self.outputs
     }
 
     /// Nothing of a batch runs any more.
@@ -126,7 +128,7 @@ impl Sessions {
         }
     }
 
-    /// Runs the rows in `range`, whose outputs are then in [`Sessions::output`].
+    /// Runs the rows in `range`, whose outputs are then in [`Sessions::outputs`].
     pub(super) fn run(
         &mut self,
         batch: &Batch,
@@ -135,31 +137,41 @@ impl Sessions {
     ) -> Result<(), Failed> {
         // Nobody's record is to blame for what happens when a model is opened.
         self.open(batch.model).map_err(Failed::Run)?;
-        self.input.clear();
         let runs = batch.cut(range.clone());
         if let Some(slot) = &mut self.slot {
             slot.write(runs.iter().flat_map(|run| run.rows.clone().map(|row| Name::of(&run.block, row))));
         }
-        for run in runs {
-            self.input.extend_from_slice(run.block.values(run.rows));
-        }
+        self.gather(batch, &runs);
         self.call(batch, Running::Rows(batch.id), range.len(), calls)
+    }
+
+    /// The inputs of these rows, one behind the other; of an input that they share, the first's.
+    fn gather(&mut self, batch: &Batch, runs: &[Run<u64>]) {
+        let specs = &batch.served.signature.inputs;
+        self.inputs.resize_with(specs.len(), || Column::new(Vec::new(), Dtype::F32));
+        for (place, (input, spec)) in self.inputs.iter_mut().zip(specs).enumerate() {
+            input.reset(&runs[0].block.columns[place].axes, spec.dtype);
+            for run in if spec.batched { runs } else { &runs[..1] } {
+                let (column, row_len) = (&run.block.columns[place], input.row_len());
+                let rows = if spec.batched { run.rows.clone() } else { 0..1 };
+                input.values.push_of(&column.values, rows.start * row_len..rows.end * row_len);
+            }
+        }
     }
 
     /// Runs a row of zeros, as when the model was opened.
     pub(super) fn known_good_row(&mut self, batch: &Batch, calls: &mut Calls) -> Result<(), Failed> {
-        self.input.clear();
-        self.input.resize(batch.served.signature.row_len(), 0.0);
+        self.inputs = batch.served.signature.zeros(1);
         self.call(batch, Running::GoodRow(batch.id), 1, calls)
     }
 
     fn call(&mut self, batch: &Batch, what: Running, rows: usize, calls: &mut Calls) -> Result<(), Failed> {
-        let (input, mut output) = (std::mem::take(&mut self.input), std::mem::take(&mut self.output));
+        let (inputs, mut outputs) = (std::mem::take(&mut self.inputs), std::mem::take(&mut self.outputs));
         let (clock, watch) = (Arc::clone(&self.clock), Arc::clone(&self.watch));
         let ran = self.open(batch.model).map_err(Failed::Run).and_then(|model| {
             let started = clock.now();
             watch.begin(what, started, batch.served.limits.run_max, model.cancel());
-            let ran = model.run(rows, &input, &mut output);
+            let ran = model.run(rows, &inputs, &mut outputs);
             let ended = watch.end();
             calls.time += clock.now().since(started);
             calls.count += 1;
@@ -169,7 +181,7 @@ impl Sessions {
                 (_, ran) => ran.map_err(Failed::Run),
             }
         });
-        (self.input, self.output) = (input, output);
+        (self.inputs, self.outputs) = (inputs, outputs);
         ran
     }
 }

@@ -64,7 +64,7 @@ impl Closing {
         now: Moment,
         draining: bool,
     ) -> Option<Decision> {
-        let waiting = Waiting { rows: window.rows(), oldest: window.oldest()? };
+        let waiting = Waiting { rows: window.fullest(), oldest: window.oldest()? };
         let cost = self.costs.get(&model).expect("a model with a window is served");
         let device = Offer { idle: self.busy < self.executors, demand: self.demand.share() };
         match decide(policy, now, waiting, cost, device) {

@@ -92,7 +92,7 @@ impl Scheduler {
         self.closing.serve(model, &served, &*self.parts.observer);
         self.windows.entry(model).or_insert_with(|| {
             self.fair.weigh(model, self.parts.allowances.shares().of_model(&served.id));
-            Window::new(Arc::clone(self.parts.allowances.shares()))
+            Window::new(Arc::clone(self.parts.allowances.shares()), served.bytes_max)
         });
         let rows = 0..block.len();
         if let Some(journal) = self.parts.journal.clone().filter(|journal| journal.has_suspects()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{Fault, Found};
-use super::{Backend, Model, ModelError, ModelFile};
+use super::{Backend, InputOptions, Model, ModelError, ModelFile};
 use crate::catalog::{BatchPolicy, Catalog, Limits, Listing, ModelIndex, NotFinite, Served};
 use crate::clock::Clock;
 use crate::cost::{CostModel, Sample};
@@ -19,8 +19,10 @@ const RUNS: usize = 3;
 /// What the configuration says of a model.
 #[derive(Clone, Debug)]
 pub struct ModelSettings {
-    /// Which output to serve, where the model has several.
+    /// Which output to serve alone.
     pub output: Option<String>,
+    /// What is particular to its inputs, by their names.
+    pub inputs: BTreeMap<String, InputOptions>,
     /// Whether NaN and infinities pass.
     pub not_finite: NotFinite,
     /// When a batch of it closes.
@@ -65,6 +67,7 @@ pub fn load_catalog(
     for mut file in found.files {
         let settings = settings(&file.id);
         file.output.clone_from(&settings.output);
+        file.inputs.clone_from(&settings.inputs);
         listings.push(list(backend, &file, &settings, clock)?);
         opened.insert(file.id.clone(), file);
     }
@@ -122,13 +125,13 @@ fn list(
         model = %file.id,
         version = %file.version,
         label = %file.label,
-        row_shape = ?signature.row_shape,
-        output = %signature.output,
-        output_len = signature.output_len,
+        inputs = %signature.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        outputs = %signature.outputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         providers = ?signature.providers,
         "model loaded"
     );
-    let batch = settings.batch.within(settings.batch_bytes_max / signature.row_bytes().max(1));
+    let within = settings.batch.within(settings.batch_bytes_max / signature.row_bytes().max(1));
+    let batch = if signature.is_uniform() { within } else { settings.batch };
     let measured = match batch {
         BatchPolicy::Static { .. } => Vec::new(),
         BatchPolicy::Slo { size_max, slo } => measured(&mut *model, &file.id, size_max, slo, clock),
@@ -139,6 +142,7 @@ fn list(
         signature,
         not_finite: settings.not_finite,
         batch,
+        bytes_max: settings.batch_bytes_max,
         measured,
         limits: settings.limits,
         home: settings.home,
@@ -168,14 +172,13 @@ fn measured(
 /// Runs batches of zeros, twice as many rows each time, until the largest was run, one takes longer than any should, or time is up.
 fn measure(model: &mut dyn Model, size_max: usize, slo: Duration, clock: &dyn Clock) -> Vec<Sample> {
     let started = clock.now();
-    let row_len = model.signature().row_len();
-    let (mut samples, mut output) = (Vec::new(), Vec::new());
+    let (mut samples, mut outputs) = (Vec::new(), Vec::new());
     let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|rows| *rows < size_max);
     for rows in powers.chain([size_max]) {
-        let input = vec![0.0; rows * row_len];
+        let inputs = model.signature().zeros(rows);
         for run in 0..=RUNS {
             let before = clock.now();
-            if let Err(error) = model.run(rows, &input, &mut output) {
+            if let Err(error) = model.run(rows, &inputs, &mut outputs) {
                 // It is no reason not to serve it: as many rows as this may never come together.
                 tracing::info!(rows, %error, "a batch could not be measured");
                 return samples;
@@ -200,6 +203,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::model::{RunError, Signature};
+    use crate::tensor::Column;
 
     /// A model that takes two milliseconds and one more for each row, and can't run more than `rows_max`.
     struct Slow {
@@ -213,8 +217,8 @@ mod tests {
             &self.signature
         }
 
-        fn run(&mut self, rows: usize, input: &[f32], _: &mut Vec<f32>) -> Result<(), RunError> {
-            assert_eq!(input.len(), rows * self.signature.row_len());
+        fn run(&mut self, rows: usize, inputs: &[Column], _: &mut Vec<Column>) -> Result<(), RunError> {
+            assert_eq!(inputs[0].values.len(), rows * 3);
             self.clock.advance(Duration::from_millis(2 + rows as u64));
             if rows > self.rows_max { Err(RunError("too many".to_owned())) } else { Ok(()) }
         }
@@ -223,13 +227,7 @@ mod tests {
     /// The largest size that was measured, and what was learned of the line.
     fn learned(rows_max: usize, size_max: usize, slo: u64) -> (usize, Duration, Duration) {
         let clock = Arc::new(ManualClock::new());
-        let signature = Signature {
-            input: "input".to_owned(),
-            row_shape: vec![3],
-            output: "output".to_owned(),
-            output_len: 1,
-            providers: Vec::new(),
-        };
+        let signature = Signature::of_floats(&[3], 1);
         let mut model = Slow { signature, clock: Arc::clone(&clock), rows_max };
         let samples = measure(&mut model, size_max, Duration::from_millis(slo), &*clock);
         assert!(clock.now().nanos() < 1_000_000_000, "measuring is bounded: {samples:?}");

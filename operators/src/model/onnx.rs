@@ -3,9 +3,9 @@
 //! The library is not linked but loaded, from `onnx.library` in the configuration or `ORT_DYLIB_PATH`, so that a Jetson can bring its
 //! own with TensorRT. It is loaded once a process.
 //!
-//! A model is served if it has one input, a tensor of f32 whose first axis alone is dynamic, and one f32 output to serve, whose first
-//! axis follows the input's. All of that is read from the file; what the file does not tell for certain, the length of an output row
-//! and that the output follows the batch, is measured by runs of zeros when the model is opened.
+//! A model is served if its inputs and outputs are tensors of numbers, and some axis of each output follows the batch. What the file does
+//! not tell for certain, the axes of an output's row and which of them is the batch's, is measured by runs of zeros when the model is
+//! opened. See `signature.rs` for what is read from the file, and `session.rs` for how rows are fed.
 //!
 //! A session belongs to one executor thread, has no threads of its own unless told, and never spins: more threads in a session made
 //! small models up to three times slower, and idle ones burnt a core. Batches run at their exact size.
@@ -13,44 +13,31 @@
 mod cancel;
 mod environment;
 mod external;
+mod layout;
 mod providers;
+mod session;
 mod signature;
 
 pub use environment::environment;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ort::ep::ExecutionProvider;
-use ort::logging::LogLevel;
+use ort::session::Session;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::session::{OutputSelector, RunOptions, Session};
-use ort::value::{Outlet, TensorRef};
+use ort::value::Outlet;
 
-use self::cancel::SharedOptions;
 use self::environment::Runtime;
 pub use self::providers::Provider;
 use self::providers::{Engine, Registered};
+use self::session::{OnnxModel, WARM_ROWS};
 use self::signature::{Declared, Port};
-use super::{Backend, Cancel, Model, ModelError, ModelFile, RunError, Signature, store};
+use super::{Backend, Model, ModelError, ModelFile, RunError, store};
 
 /// The longest text of ONNX Runtime's that is passed on, in bytes.
 const TEXT_MAX: usize = 512;
-
-/// The batch sizes that are run when a model is opened: two, to tell the batch axis from one that happens to be as long.
-const WARM_ROWS: [usize; 2] = [1, 3];
-
-/// The batch sizes that are run when a model is opened, the two that tell the batch axis first. A GPU prepares something for each size that it meets first: kernels
-/// are searched, engines built. There each power of two is run, so that no request pays for that.
-fn warm_sizes(gpu_rows_max: Option<usize>) -> Vec<usize> {
-    let mut sizes = WARM_ROWS.to_vec();
-    if let Some(max) = gpu_rows_max {
-        let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|rows| *rows < max);
-        sizes.extend(powers.chain([max]).filter(|rows| !WARM_ROWS.contains(rows)));
-    }
-    sizes
-}
 
 /// A model of one operator, to see that sessions can be made: `y = Relu(x)` over f32 [n, 1], in opset 17.
 const PROBE: &[u8] = b"\x08\x08\x3a\x41\
@@ -233,116 +220,13 @@ impl Backend for OnnxBackend {
         drop(bytes);
 
         let declared = declared(&session, file)?;
-        let mut model =
-            OnnxModel::new(session, declared, &effective).map_err(|reason| load_error(file, reason))?;
         let on_gpu = effective.iter().any(|provider| provider.is_gpu());
-        model.warm_up(file, on_gpu.then_some(rows_max))?;
+        let model = OnnxModel::open(session, declared, &effective, file, on_gpu.then_some(rows_max))?;
         Ok(Box::new(model))
     }
 
     fn name(&self) -> String {
         format!("ONNX Runtime {}", self.runtime.version)
-    }
-}
-
-/// A session, owned by one executor thread.
-struct OnnxModel {
-    session: Session,
-    options: Arc<SharedOptions>,
-    signature: Signature,
-    row_len: usize,
-    /// The shape of the input. Its first axis is that of the last run.
-    shape: Vec<i64>,
-}
-
-impl OnnxModel {
-    fn new(session: Session, declared: Declared, effective: &[Provider]) -> Result<Self, String> {
-        let axes = std::iter::once(&1).chain(&declared.row_shape);
-        let shape = axes
-            .map(|axis| i64::try_from(*axis).map_err(|error| error.to_string()))
-            .collect::<Result<_, _>>()?;
-        let mut options = RunOptions::new().map_err(|error| bounded(error.message()))?;
-        // A run's failure is returned and told with the record. The library would log each as an error too.
-        options.set_log_level(LogLevel::Fatal).map_err(|error| bounded(error.message()))?;
-        let options = options.with_outputs(OutputSelector::no_default().with(&declared.output));
-        let options = Arc::new(SharedOptions::new(options));
-        let signature = Signature {
-            input: declared.input,
-            row_shape: declared.row_shape,
-            output: declared.output,
-            output_len: 0,
-            providers: effective.iter().map(ToString::to_string).collect(),
-        };
-        let row_len = signature.row_len();
-        Ok(Self { session, options, signature, row_len, shape })
-    }
-
-    /// Runs zeros, which also measures the output's rows, and makes a GPU's engine where there is one.
-    fn warm_up(&mut self, file: &ModelFile, gpu_rows_max: Option<usize>) -> Result<(), ModelError> {
-        let mut output_len = None;
-        for rows in warm_sizes(gpu_rows_max) {
-            let zeros = vec![0.0; rows * self.row_len];
-            let found = self
-                .infer(rows, &zeros, |shape, _| signature::output_len(rows, shape))
-                .map_err(|error| {
-                    load_error(file, format!("a run of {rows} rows of zeros failed: {}", error.0))
-                })?
-                .map_err(|reason| unsupported(file, reason))?;
-            let known = *output_len.get_or_insert(found);
-            if known != found {
-                let reason =
-                    format!("its output has rows of {known} numbers in one batch and {found} in another");
-                return Err(unsupported(file, reason));
-            }
-            self.signature.output_len = found;
-        }
-        Ok(())
-    }
-
-    /// Runs the model, and gives the shape and the numbers of its output to `take`.
-    fn infer<T>(
-        &mut self,
-        rows: usize,
-        input: &[f32],
-        take: impl FnOnce(&[i64], &[f32]) -> T,
-    ) -> Result<T, RunError> {
-        self.shape[0] = i64::try_from(rows).map_err(|error| RunError(error.to_string()))?;
-        let input = TensorRef::from_array_view((&self.shape[..], input)).map_err(run_error)?;
-        // Whoever cancelled the last run may have come too late for it.
-        self.options.get().unterminate().map_err(run_error)?;
-        let outputs =
-            self.session.run_with_options(ort::inputs![input], self.options.get()).map_err(run_error)?;
-        let (shape, floats) = outputs[0].try_extract_tensor::<f32>().map_err(run_error)?;
-        Ok(take(shape, floats))
-    }
-}
-
-impl Model for OnnxModel {
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
-        assert_eq!(input.len(), rows * self.row_len, "a run has as many floats as its rows need");
-        output.clear();
-        if rows == 0 {
-            return Ok(());
-        }
-        let output_len = self.signature.output_len;
-        self.infer(rows, input, |shape, floats| match signature::output_len(rows, shape) {
-            Ok(found) if found == output_len => {
-                output.extend_from_slice(floats);
-                Ok(())
-            }
-            Ok(found) => {
-                Err(RunError(format!("its output has rows of {found} numbers, and {output_len} are due")))
-            }
-            Err(reason) => Err(RunError(reason)),
-        })?
-    }
-
-    fn cancel(&self) -> Option<Arc<dyn Cancel>> {
-        Some(Arc::clone(&self.options) as Arc<dyn Cancel>)
     }
 }
 
@@ -355,7 +239,7 @@ fn commit(mut builder: SessionBuilder, bytes: &[u8]) -> Result<Session, String> 
 fn declared(session: &Session, file: &ModelFile) -> Result<Declared, ModelError> {
     let ports = |outlets| <[Outlet]>::iter(outlets).map(Port::of).collect::<Vec<_>>();
     let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
-    signature::declared(&inputs, &outputs, file.output.as_deref()).map_err(|reason| unsupported(file, reason))
+    signature::declared(&inputs, &outputs, file).map_err(|reason| unsupported(file, reason))
 }
 
 fn step(result: BuilderResult) -> Result<SessionBuilder, String> {
@@ -428,13 +312,6 @@ mod tests {
                 prop_assert_eq!(words(&line), words(&text));
             }
         }
-    }
-
-    #[test]
-    fn on_a_gpu_every_power_of_two_up_to_the_largest_batch_is_run_before_the_first_request() {
-        assert_eq!(warm_sizes(None), [1, 3]);
-        assert_eq!(warm_sizes(Some(20)), [1, 3, 2, 4, 8, 16, 20]);
-        assert_eq!(warm_sizes(Some(3)), [1, 3, 2]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Backend, Model, ModelError, ModelFile, RunError, Signature};
+use crate::tensor::{Column, Dtype, Values};
 
 /// A row that begins with this makes the whole run fail.
 pub const POISON: f32 = -123_456.0;
@@ -102,6 +103,7 @@ impl SimulatedBackend {
             path: format!("simulated/{id}.onnx").into(),
             bytes: FILE_BYTES,
             output: None,
+            inputs: std::collections::BTreeMap::new(),
         };
         self.models.keys().map(file).collect()
     }
@@ -154,14 +156,12 @@ impl Backend for SimulatedBackend {
             return Err(ModelError::Unsupported { id: file.id.clone(), reason: reason.clone() });
         }
         let signature = Signature {
-            input: "input".to_owned(),
-            row_shape: model.row_shape.clone(),
-            output: "output".to_owned(),
-            output_len: model.output_len,
             providers: vec!["simulated".to_owned()],
+            ..Signature::of_floats(&model.row_shape, model.output_len)
         };
-        let row_len = signature.row_len();
-        Ok(Box::new(Session { signature, row_len, device: Arc::clone(&self.device) }))
+        let row_len = model.row_shape.iter().product();
+        let output_len = model.output_len;
+        Ok(Box::new(Session { signature, row_len, output_len, device: Arc::clone(&self.device) }))
     }
 
     fn name(&self) -> String {
@@ -173,6 +173,7 @@ impl Backend for SimulatedBackend {
 struct Session {
     signature: Signature,
     row_len: usize,
+    output_len: usize,
     device: Arc<Device>,
 }
 
@@ -181,9 +182,11 @@ impl Model for Session {
         &self.signature
     }
 
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
+    fn run(&mut self, rows: usize, inputs: &[Column], outputs: &mut Vec<Column>) -> Result<(), RunError> {
+        let input = inputs[0].floats();
         assert_eq!(input.len(), rows * self.row_len, "a run has as many floats as its rows need");
-        output.clear();
+        outputs.resize_with(1, || Column::of_floats(0, Vec::new()));
+        outputs[0].reset(&[self.output_len], Dtype::F32);
         self.device.calls.fetch_add(1, Ordering::SeqCst);
         if self.device.fails_now() {
             return Err(RunError("the simulated device is broken".to_owned()));
@@ -192,12 +195,13 @@ impl Model for Session {
         if let Some(place) = (0..rows).find(|place| row(*place).first() == Some(&POISON)) {
             return Err(RunError(format!("row {place} of {rows} is poison to the simulated model")));
         }
+        let Values::F32(output) = &mut outputs[0].values else { unreachable!("it was made so above") };
         for place in 0..rows {
-            answer(row(place), self.signature.output_len, output);
+            answer(row(place), self.output_len, output);
         }
         if rows >= 2 && self.device.swaps_rows.load(Ordering::SeqCst) {
-            let (first, rest) = output.split_at_mut(self.signature.output_len);
-            first.swap_with_slice(&mut rest[..self.signature.output_len]);
+            let (first, rest) = output.split_at_mut(self.output_len);
+            first.swap_with_slice(&mut rest[..self.output_len]);
         }
         self.device.rows.fetch_add(rows as u64, Ordering::SeqCst);
         Ok(())
@@ -244,8 +248,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_row_is_answered_by_itself_and_in_its_place(rows in prop::collection::vec(prop::array::uniform3(-1e3_f32..1e3), 0..20)) {
-            let mut output = vec![7.0];
-            open(&backend(), "slow").run(rows.len(), rows.as_flattened(), &mut output).unwrap();
+            let output = open(&backend(), "slow").run_floats(rows.len(), rows.as_flattened()).unwrap();
             let oracle: Vec<f32> = rows.iter().flat_map(|row| expected(row, 2)).collect();
             prop_assert_eq!(output, oracle);
         }
@@ -262,10 +265,9 @@ mod tests {
     fn one_poison_row_fails_the_run_and_no_run_after_it() {
         let backend = backend();
         let mut model = open(&backend, "slow");
-        let mut output = Vec::new();
-        let failed = model.run(2, &[0.0, 0.0, 0.0, POISON, 0.0, 0.0], &mut output);
+        let failed = model.run_floats(2, &[0.0, 0.0, 0.0, POISON, 0.0, 0.0]);
         assert_eq!(failed, Err(RunError("row 1 of 2 is poison to the simulated model".to_owned())));
-        assert_eq!(model.run(1, &[0.0, POISON, 0.0], &mut output), Ok(()));
+        assert!(model.run_floats(1, &[0.0, POISON, 0.0]).is_ok());
         assert_eq!((backend.calls(), backend.rows()), (2, 1));
     }
 
@@ -274,7 +276,7 @@ mod tests {
         let backend = backend();
         let (mut one, mut other) = (open(&backend, "slow"), open(&backend, "slow"));
         backend.break_device(2);
-        let works = |model: &mut dyn Model| model.run(1, &[1.0; 3], &mut Vec::new()).is_ok();
+        let works = |model: &mut dyn Model| model.run_floats(1, &[1.0; 3]).is_ok();
         let outcomes = [works(&mut *one), works(&mut *other), works(&mut *one)];
         assert_eq!(outcomes, [false, false, true]);
     }
@@ -284,8 +286,7 @@ mod tests {
         let backend = backend();
         backend.swap_rows(true);
         let input = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let mut output = Vec::new();
-        open(&backend, "slow").run(2, &input, &mut output).unwrap();
+        let output = open(&backend, "slow").run_floats(2, &input).unwrap();
         assert_eq!(output, [expected(&input[3..], 2), expected(&input[..3], 2)].concat());
     }
 
@@ -300,6 +301,7 @@ mod tests {
         let backend = backend();
         let settings = |_: &str| ModelSettings {
             output: None,
+            inputs: std::collections::BTreeMap::new(),
             not_finite: NotFinite::Refuse,
             batch: BatchPolicy::Static { size_max: 8, delay_max: Duration::from_millis(1) },
             batch_bytes_max: 50,
@@ -314,7 +316,7 @@ mod tests {
             crate::catalog::Listing::Unavailable { reason, .. } if reason.contains("it has two inputs")));
         let served = loaded.catalog.served(slow).unwrap();
         // Rows of three floats.
-        assert_eq!((served.signature.row_len(), served.home, served.batch.size_max()), (3, 3, 4));
+        assert_eq!((served.signature.floats().unwrap(), served.home, served.batch.size_max()), (3, 3, 4));
         assert_eq!(loaded.files.keys().copied().collect::<Vec<_>>(), [slow]);
     }
 }

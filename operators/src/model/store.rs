@@ -34,7 +34,7 @@ const MODEL_FILE: &str = "model.onnx";
 const ENDING: &str = ".onnx";
 
 /// What a folder of models holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     /// The live file of each model, sorted by id.
     pub files: Vec<ModelFile>,
@@ -164,7 +164,15 @@ impl Store {
             Forms { file: None, folder: None } => unreachable!("a model is listed where it was found"),
         };
         let (version, bytes) = self.hash(&path).map_err(|reason| (path.clone(), reason))?;
-        Ok(ModelFile { id: id.to_owned(), label, version, path, bytes, output: None })
+        Ok(ModelFile {
+            id: id.to_owned(),
+            label,
+            version,
+            path,
+            bytes,
+            output: None,
+            inputs: std::collections::BTreeMap::new(),
+        })
     }
 
     /// The name and the file of the last version in a model's folder.

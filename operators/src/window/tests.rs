@@ -7,14 +7,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::Polled;
 use crate::catalog::ModelIndex;
+use crate::model::TensorSpec;
 use crate::share::Share;
+use crate::tensor::{Column, Dtype};
 
 const PRICE: Duration = Duration::from_micros(50);
 
 /// A block of rows whose records have these numbers, each of a tenant.
 fn block(rows: &[(u32, u8)], at: Moment) -> Arc<Block> {
     let polled = Arc::new(Polled { polled_at: at, ..Polled::default() });
-    let mut block = Block::new(ModelIndex(0), 0, 1, polled);
+    let mut block = Block::new(ModelIndex(0), 0, Vec::new(), polled);
     block.text = (b'a'..=b'z').collect();
     block.rows = rows
         .iter()
@@ -23,6 +25,15 @@ fn block(rows: &[(u32, u8)], at: Moment) -> Arc<Block> {
             crate::block::Row { record: *record, request_id: 0..0, tenant_id: tenant..tenant + 1 }
         })
         .collect();
+    Arc::new(block)
+}
+
+/// The same, of rows with so many numbers each, in a model whose rows may be of any length.
+fn block_of_length(rows: &[(u32, u8)], length: usize, at: Moment) -> Arc<Block> {
+    let mut block = Arc::unwrap_or_clone(block(rows, at));
+    let inputs = [TensorSpec { name: "x".to_owned(), dtype: Dtype::F32, axes: vec![None], batched: true }];
+    block.columns = vec![Column::of_floats(length, vec![0.0; length * rows.len()])];
+    block.class = Class::of(&inputs, &block.columns);
     Arc::new(block)
 }
 
@@ -40,7 +51,7 @@ fn tenants(batch: &[Run<u64>]) -> String {
 }
 
 fn window(shares: Shares) -> Window<u64> {
-    Window::new(Arc::new(shares))
+    Window::new(Arc::new(shares), usize::MAX)
 }
 
 #[test]
@@ -76,7 +87,69 @@ fn the_oldest_row_does_not_wait_for_ever_behind_a_higher_priority() {
     assert_eq!(batches, 2 * OLDEST_FIRST);
 }
 
+#[test]
+fn two_tenants_whose_rows_can_not_run_together_get_the_same() {
+    let mut window = window(Shares::default());
+    for (tenant, length) in [(0, 3), (1, 5)] {
+        let rows: Vec<(u32, u8)> = (0..400).map(|record| (record, tenant)).collect();
+        window.push(block_of_length(&rows, length, Moment::from_nanos(u64::from(tenant))), 0..400, 0);
+    }
+    let mut served = [0_i64; 2];
+    for _ in 0..40 {
+        assert!(window.fullest() >= 80);
+        let Taken { runs, bill } = window.take(8, PRICE);
+        let batch = tenants(&runs);
+        assert!(["aaaaaaaa", "bbbbbbbb"].contains(&batch.as_str()), "{batch}");
+        served[usize::from(batch.starts_with('b'))] += 8;
+        bill.into_iter().for_each(|bill| window.settle(bill, 8 * PRICE));
+        assert!((served[0] - served[1]).abs() <= 16, "{served:?}");
+    }
+}
+
 proptest! {
+    /// Whatever comes, a batch is of rows that may run together, within its bytes, and each row leaves once. As long as one waits, a
+    /// batch has one.
+    #[test]
+    fn a_batch_is_of_one_class_and_no_class_waits_for_ever(
+        moves in prop::collection::vec((prop::collection::vec(0_u8..3, 1..20), 1_usize..4, 0_u64..4, prop::option::of(1_usize..30)), 1..40),
+    ) {
+        const BYTES_MAX: usize = 40;
+        let mut window = Window::<u64>::new(Arc::default(), BYTES_MAX);
+        let (mut waiting, mut next, mut now) = (BTreeMap::<u32, usize>::new(), 0, 10);
+        let take = |window: &mut Window<u64>, size: usize, waiting: &mut BTreeMap<u32, usize>| {
+            let Taken { runs, bill } = window.take(size, PRICE);
+            let lengths: BTreeSet<usize> = runs.iter().map(|run| run.block.columns[0].axes[0]).collect();
+            prop_assert_eq!(lengths.len(), 1);
+            let records = records(&runs);
+            prop_assert!(records.len() <= size && records.len() <= BYTES_MAX / 4 / lengths.first().unwrap());
+            for record in records {
+                prop_assert_eq!(waiting.remove(&record), lengths.first().copied());
+            }
+            bill.into_iter().for_each(|bill| window.settle(bill, PRICE));
+            Ok(())
+        };
+        for (rows, length, back, size) in moves {
+            now += 1;
+            let rows: Vec<(u32, u8)> = (next..).zip(rows).collect();
+            next += u32::try_from(rows.len()).unwrap();
+            window.push(block_of_length(&rows, length, Moment::from_nanos(now - back)), 0..rows.len(), 0);
+            waiting.extend(rows.iter().map(|(record, _)| (*record, length)));
+            let of = |length: usize| waiting.values().filter(|other| **other == length).count();
+            prop_assert_eq!((window.rows(), window.fullest()), (waiting.len(), (1..4).map(of).max().unwrap()));
+            if let Some(size) = size {
+                take(&mut window, size, &mut waiting)?;
+            }
+        }
+        let overdue = window.take_overdue(Duration::from_nanos(5), Moment::START, Moment::from_nanos(now));
+        for record in records(&overdue) {
+            prop_assert!(waiting.remove(&record).is_some());
+        }
+        while !waiting.is_empty() {
+            take(&mut window, 7, &mut waiting)?;
+        }
+        prop_assert_eq!((window.rows(), window.fullest(), window.oldest()), (0, 0, None));
+    }
+
     /// Against a model of three lines: of one tenant, a window is `chunks` of the rows in their order.
     #[test]
     fn batches_of_one_tenant_are_the_rows_in_their_order_cut_at_the_size(

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use operators::lease::{Offset, Partition};
 use operators::records::RecordView;
 
-use super::{Body, Origin};
+use super::{Body, Numbers, Origin};
+use crate::request::tensors;
 
 const MEDIA_TYPE: &[u8] = b"application/x-tensor";
 
@@ -26,24 +27,17 @@ pub(super) fn origin(record: RecordView<'_>) -> Result<Origin, String> {
 /// Every field of the result.
 pub(super) fn body(record: RecordView<'_>) -> Result<Body, String> {
     let owned = |name| text(record, name).map(str::to_owned);
-    let dtype = text(record, "dtype")?;
-    if dtype != "f32" {
-        return Err(format!("header `dtype` is {dtype:?}"));
-    }
-    let floats: usize = number(record, "shape")?;
-    let bytes = record.value().unwrap_or_default();
-    if Some(bytes.len()) != floats.checked_mul(4) {
-        return Err(format!("the value has {} bytes, and {floats} floats are due", bytes.len()));
-    }
-    let float =
-        |bytes: &[u8]| f32::from_bits(bytes.iter().rev().fold(0, |bits, byte| bits << 8 | u32::from(*byte)));
+    text(record, "dtype").and_then(|_| text(record, "shape"))?;
+    let tensors = tensors(record).map_err(|error| error.to_string())?;
     // What is not finite is written as null in JSON, and compared as that.
-    let output = bytes.chunks(4).map(|bytes| Some(f64::from(float(bytes))).filter(|value| value.is_finite()));
+    let numbers = tensors.iter().flat_map(|tensor| &tensor.numbers).map(|number| number.float());
+    let output = Numbers(numbers.map(|number| Some(number).filter(|number| number.is_finite())).collect());
     Ok(Body {
         request_id: owned("request_id")?,
         model_id: owned("model_id")?,
         tenant_id: owned("tenant_id")?,
-        output: output.collect(),
+        output: Some(output),
+        outputs: None,
         latency_ms: number(record, "latency_ms")?,
         inferred_at: owned("inferred_at")?,
         model_version: owned("model_version")?,
@@ -109,7 +103,7 @@ mod tests {
         assert_eq!(read(&value, ("", None), |record| Ok(is_one(record))), Ok(true));
         let found = read(&value, ("", None), body).unwrap();
         assert_eq!(
-            (found.output, found.batch_size, found.latency_ms.to_bits()),
+            (found.numbers().to_vec(), found.batch_size, found.latency_ms.to_bits()),
             (vec![Some(0.5), None], 64, 12.345_f64.to_bits())
         );
         let found = read(&value, ("", None), origin).unwrap();
@@ -128,7 +122,7 @@ mod tests {
             assert_eq!(told, Some(format!("header `{name}` is missing or not text")));
         }
         for (name, text) in
-            [("shape", "x"), ("shape", "3"), ("dtype", "f16"), ("batch_size", "-1"), ("queue_ms", "")]
+            [("shape", "x"), ("shape", "3"), ("dtype", "f64"), ("batch_size", "-1"), ("queue_ms", "")]
         {
             assert!(read(&value, (name, Some(text)), body).is_err(), "{name} {text}");
         }

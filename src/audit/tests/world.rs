@@ -10,7 +10,7 @@ use operators::broker::{
 use operators::lease::{NextOffset, Offset, Partition};
 use operators::records::Records;
 
-use crate::audit::{Lookup, Oracle};
+use crate::audit::{Inputs, Lookup, Oracle};
 use crate::load::{Expected, Load, LoadOptions, ModelRow};
 use crate::request::Request;
 
@@ -78,7 +78,8 @@ impl Sums {
 impl Oracle for Sums {
     fn lookup(&mut self, model_id: &str) -> Lookup {
         let row_len = self.models.get(model_id);
-        row_len.map_or(Lookup::NoSuchModel, |&row_len| Lookup::Serves { row_shape: vec![row_len] })
+        row_len
+            .map_or(Lookup::NoSuchModel, |&row_len| Lookup::Serves { inputs: Inputs::of_floats(&[row_len]) })
     }
 
     fn infer(&mut self, model_id: &str, input: &[f32]) -> Result<Vec<f32>, String> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use operators::model::TensorSpec;
 use serde_json::json;
 
 use super::{ModelSeen, TopicSeen};
@@ -28,12 +29,10 @@ impl Report {
         lines.push(format!("\nmodels ({})", self.backend.as_deref().unwrap_or("nothing to run them")));
         lines.extend(self.models.iter().map(|model| match &model.state {
             Ok((version, signature)) => format!(
-                "  {} {version}: {} {:?} -> {} [{}], {}",
+                "  {} {version}: {} -> {}, {}",
                 model.id,
-                signature.input,
-                signature.row_shape,
-                signature.output,
-                signature.output_len,
+                tensors(&signature.inputs),
+                tensors(&signature.outputs),
                 signature.providers.join(", "),
             ),
             Err(_) => format!("  {}: unavailable", model.id),
@@ -120,4 +119,8 @@ fn wrapped(text: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+fn tensors(tensors: &[TensorSpec]) -> String {
+    tensors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -26,7 +26,7 @@ use operators::model::simulated::{SimulatedBackend, SimulatedModel, expected};
 use operators::observe::Observer;
 use operators::outbox::TransactionLimit;
 use operators::share::{Share, Shares};
-use tidemill::audit::{AuditOptions, AuditReport, Lookup, Oracle, Tolerance, Unwatched, audit};
+use tidemill::audit::{AuditOptions, AuditReport, Inputs, Lookup, Oracle, Tolerance, Unwatched, audit};
 use tidemill::load::{Load, LoadForm, LoadOptions, ModelRow};
 
 const ROW_LEN: usize = 4;
@@ -104,7 +104,7 @@ struct Answers;
 impl Oracle for Answers {
     fn lookup(&mut self, model_id: &str) -> Lookup {
         if model_id == "model-a" || model_id == "model-b" {
-            Lookup::Serves { row_shape: vec![ROW_LEN] }
+            Lookup::Serves { inputs: Inputs::of_floats(&[ROW_LEN]) }
         } else {
             Lookup::NoSuchModel
         }
@@ -134,6 +134,7 @@ impl World {
         };
         let settings = |_: &str| ModelSettings {
             output: None,
+            inputs: BTreeMap::new(),
             not_finite: NotFinite::Refuse,
             batch,
             batch_bytes_max: usize::MAX,

@@ -69,6 +69,13 @@ impl<'a> Cursor<'a> {
         if self.peek() == Some(b'n') { self.literal(b"null").map(|()| true) } else { Ok(false) }
     }
 
+    /// Reads `true` or `false`.
+    pub(super) fn truth(&mut self) -> Result<bool, Fault> {
+        let truth = self.peek() == Some(b't');
+        self.literal(if truth { b"true" } else { b"false" })?;
+        Ok(truth)
+    }
+
     /// Passes over any value, which stands inside of one object. It needs no stack: one bit a level says what is open there.
     pub(super) fn skip_value(mut self) -> Result<Self, Fault> {
         let mut open = Open { depth: 0, objects: 0 };

@@ -50,17 +50,44 @@ pub fn decode<'a>(
 ) -> Result<Request<'a>, DecodeError> {
     let (values_before, text_before) = (values.len(), text.len());
     let mut fields = Fields::default();
-    match read_request(Cursor::new(value), row_len, values, text, &mut fields) {
-        Ok(request) => Ok(request),
-        Err(Fault { problem, at }) => {
-            let tenant = fields.tenant_id.map(|tenant| {
-                let tenant = &text[tenant.start as usize..tenant.end as usize];
-                String::from_utf8_lossy(tenant).into_owned()
-            });
-            values.truncate(values_before);
-            text.truncate(text_before);
-            Err(DecodeError { problem, at, tenant })
+    let mut row = FloatRow { row_len, floats: 0, finite: true, values };
+    match read_request(Cursor::new(value), &mut row, text, &mut fields) {
+        Ok(ids) => {
+            let Ids { request_id, tenant_id, model_id } = ids;
+            Ok(Request {
+                request_id,
+                tenant_id,
+                model_id,
+                floats: row.floats,
+                finite: row.finite,
+                axes: None,
+            })
         }
+        Err(fault) => {
+            values.truncate(values_before);
+            Err(fields.error(fault, text, text_before))
+        }
+    }
+}
+
+/// The inputs of a model that takes one row of floats: what is read is an array of them, and nothing else.
+struct FloatRow<'v> {
+    row_len: usize,
+    floats: usize,
+    finite: bool,
+    values: &'v mut Vec<f32>,
+}
+
+impl Inputs for FloatRow<'_> {
+    #[inline(always)]
+    fn input(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+        let Input { floats, finite } = read_input(cursor, self.row_len, self.values)?;
+        (self.floats, self.finite) = (floats, finite);
+        Ok(())
+    }
+
+    fn inputs<'a>(&mut self, cursor: Cursor<'a>) -> Result<Cursor<'a>, Fault> {
+        Err(Fault { problem: Problem::NoArray, at: cursor.at })
     }
 }
 
@@ -109,6 +136,12 @@ pub enum Problem {
     /// A field of a request is an empty string.
     #[error("field `{0}` is empty")]
     Empty(Field),
+    /// The input is written in another way than as one array of numbers.
+    #[error("expected an array of numbers")]
+    NoArray,
+    /// What is given as the inputs is not what the model takes.
+    #[error("the inputs are not those of the model")]
+    Inputs,
     /// `enqueued_at` is not a time.
     #[error("field `enqueued_at` is not a time of RFC 3339, as 2026-01-31T12:00:00Z")]
     NotATime,
@@ -125,6 +158,8 @@ pub enum Field {
     ModelId,
     /// `input`
     Input,
+    /// `inputs`
+    Inputs,
     /// `metadata`
     Metadata,
     /// `enqueued_at`
@@ -132,8 +167,15 @@ pub enum Field {
 }
 
 impl Field {
-    const ALL: [Self; 6] =
-        [Self::RequestId, Self::TenantId, Self::ModelId, Self::Input, Self::Metadata, Self::EnqueuedAt];
+    const ALL: [Self; 7] = [
+        Self::RequestId,
+        Self::TenantId,
+        Self::ModelId,
+        Self::Input,
+        Self::Inputs,
+        Self::Metadata,
+        Self::EnqueuedAt,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -141,6 +183,7 @@ impl Field {
             Self::TenantId => "tenant_id",
             Self::ModelId => "model_id",
             Self::Input => "input",
+            Self::Inputs => "inputs",
             Self::Metadata => "metadata",
             Self::EnqueuedAt => "enqueued_at",
         }
@@ -154,6 +197,7 @@ impl Field {
             b'm' if bytes.starts_with(b"model_id\"") => Self::ModelId,
             b'm' if bytes.starts_with(b"metadata\"") => Self::Metadata,
             b'i' if bytes.starts_with(b"input\"") => Self::Input,
+            b'i' if bytes.starts_with(b"inputs\"") => Self::Inputs,
             b'e' if bytes.starts_with(b"enqueued_at\"") => Self::EnqueuedAt,
             _ => return None,
         };
@@ -181,14 +225,46 @@ impl Fault {
     }
 }
 
+/// What reads the inputs of a request: one as `input`, several by their names as `inputs`.
+pub(super) trait Inputs {
+    /// Reads the value of `input`.
+    fn input(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault>;
+
+    /// Reads the value of `inputs`.
+    fn inputs<'a>(&mut self, cursor: Cursor<'a>) -> Result<Cursor<'a>, Fault>;
+}
+
+/// What a request says of itself.
+pub(super) struct Ids<'a> {
+    pub(super) request_id: Range<u32>,
+    pub(super) tenant_id: Range<u32>,
+    pub(super) model_id: Cow<'a, str>,
+}
+
 /// The fields read so far.
 #[derive(Default)]
-struct Fields<'a> {
-    seen: [bool; 6],
+pub(super) struct Fields<'a> {
+    seen: [bool; 7],
     request_id: Option<Range<u32>>,
     tenant_id: Option<Range<u32>>,
     model_id: Option<Cow<'a, str>>,
-    input: Option<Input>,
+}
+
+impl Fields<'_> {
+    /// The error of a value that is no request. Its text is taken away again, but for the tenant, which the letter names.
+    pub(super) fn error(
+        self,
+        Fault { problem, at }: Fault,
+        text: &mut Vec<u8>,
+        before: usize,
+    ) -> DecodeError {
+        let tenant = self.tenant_id.map(|tenant| {
+            let tenant = &text[tenant.start as usize..tenant.end as usize];
+            String::from_utf8_lossy(tenant).into_owned()
+        });
+        text.truncate(before);
+        DecodeError { problem, at, tenant }
+    }
 }
 
 struct Input {
@@ -197,13 +273,12 @@ struct Input {
 }
 
 /// Reads a whole value. What it has read of a value that is no request is left in `fields`.
-fn read_request<'a>(
+pub(super) fn read_request<'a>(
     mut cursor: Cursor<'a>,
-    row_len: usize,
-    values: &mut Vec<f32>,
+    inputs: &mut impl Inputs,
     text: &mut Vec<u8>,
     fields: &mut Fields<'a>,
-) -> Result<Request<'a>, Fault> {
+) -> Result<Ids<'a>, Fault> {
     cursor.pass(b'{', "an object")?;
     if !cursor.pass_if(b'}') {
         loop {
@@ -222,7 +297,8 @@ fn read_request<'a>(
                     fields.tenant_id = Some(id);
                 }
                 Some(Field::ModelId) => fields.model_id = Some(cursor.string("a string")?.text()?),
-                Some(Field::Input) => fields.input = Some(read_input(&mut cursor, row_len, values)?),
+                Some(Field::Input) => inputs.input(&mut cursor)?,
+                Some(Field::Inputs) => cursor = inputs.inputs(cursor)?,
                 Some(Field::Metadata) => cursor = skip_metadata(cursor)?,
                 Some(Field::EnqueuedAt) => cursor = skip_time(cursor)?,
                 None => cursor = cursor.skip_value()?,
@@ -234,17 +310,18 @@ fn read_request<'a>(
         cursor.pass(b'}', "a comma or the end of the request")?;
     }
     let missing = |field| Fault { problem: Problem::Missing(field), at: cursor.at };
-    let input = fields.input.take().ok_or(missing(Field::Input))?;
-    let request = Request {
+    match [Field::Input, Field::Inputs].map(|field| fields.seen[field as usize]) {
+        [false, false] => return Err(missing(Field::Input)),
+        [true, true] => return Err(Fault { problem: Problem::Twice(Field::Inputs), at: cursor.at }),
+        _ => {}
+    }
+    let ids = Ids {
         request_id: fields.request_id.clone().ok_or(missing(Field::RequestId))?,
         tenant_id: fields.tenant_id.clone().ok_or(missing(Field::TenantId))?,
         model_id: fields.model_id.take().ok_or(missing(Field::ModelId))?,
-        floats: input.floats,
-        finite: input.finite,
-        axes: None,
     };
     match cursor.peek() {
-        None => Ok(request),
+        None => Ok(ids),
         Some(_) => Err(Fault::expected("nothing after the request", cursor.at)),
     }
 }
@@ -282,7 +359,9 @@ fn read_id(cursor: &mut Cursor<'_>, text: &mut Vec<u8>, field: Field) -> Result<
 /// Reads the array of numbers.
 #[inline(always)]
 fn read_input(cursor: &mut Cursor<'_>, row_len: usize, values: &mut Vec<f32>) -> Result<Input, Fault> {
-    cursor.pass(b'[', "an array of numbers")?;
+    if !cursor.pass_if(b'[') {
+        return Err(Fault { problem: Problem::NoArray, at: cursor.at });
+    }
     let before = values.len();
     let mut finite = true;
     if !cursor.pass_if(b']') {

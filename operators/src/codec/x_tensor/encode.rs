@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::catalog::NotFinite;
 use crate::codec::digits::{write_integer, write_millis, write_signed};
 use crate::codec::facts::{BatchFacts, NotFiniteOutput, RowFacts};
 use crate::codec::form::{CONTENT_TYPE, Form};
 use crate::records::Records;
+use crate::tensor::{Column, Number};
+use crate::with_numbers;
 
 /// The results of one batch, all but what is each record's own.
 #[derive(Clone, Debug)]
@@ -14,33 +15,37 @@ pub struct TensorResults<'a> {
     facts: BatchFacts<'a>,
     batch_size: Vec<u8>,
     inference: Vec<u8>,
-    shape: Vec<u8>,
+    dtype: String,
+    shape: String,
 }
 
 impl<'a> TensorResults<'a> {
-    /// Renders what the results of a batch have in common; each has so many floats.
-    pub fn new(facts: BatchFacts<'a>, floats: usize) -> Self {
+    /// Renders what the results of a batch have in common.
+    pub fn new(facts: BatchFacts<'a>) -> Self {
+        let dtypes: Vec<&str> = facts.columns.iter().map(|column| column.values.dtype().name()).collect();
+        let axes = |column: &Column| column.axes.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let shapes: Vec<String> = facts.columns.iter().map(axes).collect();
         let integer = |number: usize| text(|out| write_integer(number as u64, out));
         Self {
             batch_size: integer(facts.batch_size),
             inference: text(|out| write_millis(facts.inference, out)),
-            shape: integer(floats),
+            dtype: dtypes.join(";"),
+            shape: shapes.join(";"),
             facts,
         }
     }
 
-    /// Appends the value of one result to `out`: its floats, each as its little-endian bytes.
+    /// Appends the value of one result to `out`: the numbers of its outputs, each as its little-endian bytes, one output after the other.
     ///
     /// # Errors
     ///
-    /// If the output holds NaN or an infinity and the model's configuration forbids it. Then `out` is as it was.
+    /// If an output holds NaN or an infinity and the model's configuration forbids it. Then `out` is as it was.
     pub fn encode(&self, row: &RowFacts<'_>, out: &mut Vec<u8>) -> Result<(), NotFiniteOutput> {
-        if self.facts.not_finite == NotFinite::Refuse
-            && let Some(index) = row.output.iter().position(|value| !value.is_finite())
-        {
-            return Err(NotFiniteOutput { index, value: row.output[index] });
+        self.facts.check(row.index)?;
+        for column in self.facts.columns {
+            let place = column.place(row.index);
+            with_numbers!(&column.values, numbers => numbers[place].iter().for_each(|number| number.write(out)));
         }
-        out.extend(row.output.iter().flat_map(|value| value.to_le_bytes()));
         Ok(())
     }
 
@@ -48,8 +53,8 @@ impl<'a> TensorResults<'a> {
     pub fn headers(&self, row: &RowFacts<'_>, records: &mut Records) {
         let millis = |time: Duration| text(|out| write_millis(time, out));
         records.push_header(CONTENT_TYPE, Some(Form::Tensor.media_type().as_bytes()));
-        records.push_header(b"dtype", Some(b"f32"));
-        records.push_header(b"shape", Some(&self.shape));
+        records.push_header(b"dtype", Some(self.dtype.as_bytes()));
+        records.push_header(b"shape", Some(self.shape.as_bytes()));
         records.push_header(b"request_id", Some(row.request_id.as_bytes()));
         records.push_header(b"latency_ms", Some(&millis(row.latency)));
         records.push_header(b"inferred_at", Some(self.facts.inferred_at.as_bytes()));
@@ -75,7 +80,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::catalog::NotFinite;
     use crate::lease::{Offset, Partition};
+    use crate::model::{Signature, TensorSpec};
+    use crate::tensor::{Dtype, Values};
 
     proptest! {
         /// The value is the row to the bit, and each header what was told.
@@ -87,10 +95,14 @@ mod tests {
             let [model_version, topic, inferred_at, request_id, tenant_id] = texts.each_ref().map(String::as_str);
             let [inference, latency, queue] = micros.map(Duration::from_micros);
             let not_finite = if allow { NotFinite::Allow } else { NotFinite::Refuse };
-            let facts = BatchFacts { model_id: "m", model_version, topic, batch_size: size, inference, inferred_at, not_finite };
+            let columns = [Column::of_floats(output.len(), output.clone())];
+            let outputs = &Signature::of_floats(&[1], 1).outputs;
+            let facts = BatchFacts {
+                model_id: "m", model_version, topic, batch_size: size, inference, inferred_at, not_finite, outputs, columns: &columns,
+            };
             let (partition, offset) = (Partition(partition), Offset(offset));
-            let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, output: &output };
-            let results = TensorResults::new(facts, output.len());
+            let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, index: 0 };
+            let results = TensorResults::new(facts);
             let mut value = b"before".to_vec();
             let finite = output.iter().all(|value| value.is_finite());
             match results.encode(&row, &mut value) {
@@ -121,5 +133,43 @@ mod tests {
                 prop_assert_eq!(header(name), Some(expected), "{}", name);
             }
         }
+    }
+
+    #[test]
+    fn several_outputs_stand_one_behind_the_other() {
+        let spec = |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batched: true };
+        let outputs = [spec("label", Dtype::I16, vec![]), spec("state", Dtype::Bool, vec![Some(1), Some(2)])];
+        let columns = [
+            Column { axes: vec![], values: Values::I16(vec![1, -2]) },
+            Column { axes: vec![1, 2], values: Values::Bool(vec![true, false, false, true]) },
+        ];
+        let facts = BatchFacts {
+            model_id: "m",
+            model_version: "v",
+            topic: "t",
+            batch_size: 2,
+            inference: Duration::ZERO,
+            inferred_at: "now",
+            not_finite: NotFinite::Refuse,
+            outputs: &outputs,
+            columns: &columns,
+        };
+        let row = RowFacts {
+            request_id: "r",
+            tenant_id: "t",
+            partition: Partition(0),
+            offset: Offset(0),
+            latency: Duration::ZERO,
+            queue: Duration::ZERO,
+            index: 1,
+        };
+        let results = TensorResults::new(facts);
+        let (mut value, mut records) = (Vec::new(), Records::default());
+        results.encode(&row, &mut value).unwrap();
+        assert_eq!(value, [0xfe, 0xff, 0, 1]);
+        records.push(None, None);
+        results.headers(&row, &mut records);
+        let header = |name: &[u8]| records.get(0).header(name).flatten();
+        assert_eq!((header(b"dtype"), header(b"shape")), (Some(&b"i16;bool"[..]), Some(&b";1,2"[..])));
     }
 }

@@ -98,7 +98,7 @@ fn an_element_of_another_type_is_named() {
     headers.push(("dtype", Some(b"f64")));
     let error = refused(&record(&headers, Some(&[0; 16])));
     assert_eq!(error.problem, Problem::Dtype);
-    assert!(error.to_string().contains("f32"));
+    assert!(error.to_string().contains("`dtype`"));
 }
 
 proptest! {

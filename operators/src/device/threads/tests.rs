@@ -13,6 +13,7 @@ use crate::fixtures::{Recorder, TestModels, block, execute_parts, lease, models_
 use crate::model::simulated::{SimulatedBackend, SimulatedModel};
 use crate::model::{Backend, Cancel, Model, ModelError, ModelFile, RunError, Signature};
 use crate::observe::CloseReason;
+use crate::tensor::Column;
 use crate::window::Run;
 
 const MAX: Duration = Duration::from_secs(10);
@@ -95,11 +96,11 @@ impl Model for GatedModel {
         self.inner.signature()
     }
 
-    fn run(&mut self, rows: usize, input: &[f32], output: &mut Vec<f32>) -> Result<(), RunError> {
-        if input.contains(&STUCK) || self.gate.holds_all.load(Ordering::SeqCst) {
+    fn run(&mut self, rows: usize, inputs: &[Column], outputs: &mut Vec<Column>) -> Result<(), RunError> {
+        if inputs[0].floats().contains(&STUCK) || self.gate.holds_all.load(Ordering::SeqCst) {
             return self.gate.hold();
         }
-        self.inner.run(rows, input, output)
+        self.inner.run(rows, inputs, outputs)
     }
 
     fn cancel(&self) -> Option<Arc<dyn Cancel>> {

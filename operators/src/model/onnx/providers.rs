@@ -8,7 +8,7 @@ use ort::session::builder::SessionBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::OnnxConfig;
-use super::signature::Declared;
+use super::signature::{Declared, Input};
 use crate::model::ModelFile;
 
 /// What can run a model's nodes.
@@ -113,22 +113,25 @@ impl Engine {
         config: &OnnxConfig,
         runtime: &str,
     ) -> Self {
-        let shape = |rows: usize| {
-            let axes: Vec<String> =
-                std::iter::once(&rows).chain(&declared.row_shape).map(ToString::to_string).collect();
-            format!("{}:{}", declared.input, axes.join("x"))
+        let profile = |rows: usize| {
+            let inputs: Option<Vec<String>> = declared
+                .inputs
+                .iter()
+                .map(|input| Some(format!("{}:{}", input.spec.name, shape(input, rows)?)))
+                .collect();
+            Some(inputs?.join(","))
         };
+        let profile = profile(1).zip(profile(rows_max)).map(|(fewest, most)| [fewest, most.clone(), most]);
         let folder = |root: &Path| {
             let precision = if config.fp16 { "fp16" } else { "fp32" };
             // A word that is safe as a file's name, whatever the library says of itself.
-            let runtime = &blake3::hash(runtime.as_bytes()).to_hex()[..8];
+            let made_for = format!("{runtime}{profile:?}");
+            let runtime = &blake3::hash(made_for.as_bytes()).to_hex()[..8];
             let key = format!("{}-{precision}-{rows_max}-device{}-{runtime}", file.version, config.device);
             root.join(&file.id).join(key)
         };
-        Self {
-            profile: Some([shape(1), shape(rows_max), shape(rows_max)]),
-            cache: config.engine_cache.as_deref().map(folder),
-        }
+        let cache = config.engine_cache.as_deref().map(folder);
+        Self { profile, cache }
     }
 
     fn tensor_rt(&self, config: &OnnxConfig) -> ep::TensorRT {
@@ -150,6 +153,15 @@ impl Engine {
             .with_timing_cache(true)
             .with_timing_cache_path(cache.display())
     }
+}
+
+/// The axes of an input of so many rows, as TensorRT writes them. `None` where some stay open: there it has to see the shapes.
+fn shape(input: &Input, rows: usize) -> Option<String> {
+    let mut axes = input.sample.clone().or_else(|| input.spec.fixed())?;
+    if let Some(axis) = input.batch_axis {
+        axes.insert(axis, rows);
+    }
+    Some(axes.iter().map(usize::to_string).collect::<Vec<_>>().join("x"))
 }
 
 #[cfg(test)]
@@ -188,8 +200,12 @@ mod tests {
             path: "cnn.onnx".into(),
             bytes: 1,
             output: None,
+            inputs: std::collections::BTreeMap::new(),
         };
-        let declared = Declared { input: "x".into(), row_shape: vec![6, 64], output: "y".into() };
+        let mut spec = crate::model::Signature::of_floats(&[6, 64], 1).inputs.remove(0);
+        spec.name = "x".to_owned();
+        let input = Input { spec, batch_axis: Some(0), value: None, sample: None };
+        let declared = Declared { inputs: vec![input], outputs: Vec::new(), rows_fixed: None };
         let config = OnnxConfig { engine_cache: Some("/cache".into()), ..OnnxConfig::default() };
         let half = OnnxConfig { fp16: true, ..config.clone() };
         let engine = |version, rows_max, config, runtime| {

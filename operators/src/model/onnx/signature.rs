@@ -1,9 +1,19 @@
 //! What a model's file says of its inputs and outputs, and whether the engine can serve that.
+//!
+//! Which axis is the batch's is told by the configuration, else by the file: it is the first, if that is dynamic; the one that has the
+//! same name as the batch axis of another input, as in the state `[2, batch, 128]` of a recurrent net; or, in a file without any dynamic
+//! axis, the first. An input with none of these is the same for all rows of a batch.
 
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-/// The longest row that is served: 64 MiB of floats. A file that declares more would have its warm-up ask for any amount of memory.
+use crate::model::{InputOptions, ModelFile, TensorSpec};
+use crate::tensor::Dtype;
+
+/// The longest row that is served, in numbers. A file that declares more would have its warm-up ask for any amount of memory.
 const ROW_LEN_MAX: usize = 1 << 24;
+
+/// The most numbers of an input that all rows of a batch share: only rows whose numbers are the same run together.
+const SHARED_LEN_MAX: usize = 1 << 10;
 
 /// How many inputs or outputs a reason names.
 const NAMED_MAX: usize = 8;
@@ -19,85 +29,227 @@ impl<'a> Port<'a> {
     pub(super) fn of(outlet: &'a Outlet) -> Self {
         Self { name: outlet.name(), dtype: outlet.dtype() }
     }
+
+    /// The type, axes and names of the axes of a tensor that can be served.
+    fn tensor(&self, noun: &str) -> Result<(Dtype, &'a [i64], Vec<&'a str>), String> {
+        let ValueType::Tensor { ty, shape, dimension_symbols } = self.dtype else {
+            return Err(format!("its {noun} {} is no tensor", describe(self)));
+        };
+        let dtype = dtype(*ty).ok_or_else(|| {
+            format!("its {noun} {} has numbers of a type that is not served", describe(self))
+        })?;
+        // An exporter's `?` is no name: two such axes are not the same.
+        let symbol = |place| dimension_symbols.get(place).map_or("", String::as_str);
+        let symbols = (0..shape.len()).map(|place| if symbol(place) == "?" { "" } else { symbol(place) });
+        Ok((dtype, shape, symbols.collect()))
+    }
 }
 
-/// What is served of a model, as far as its file tells.
+/// An input of a model, and how rows are fed to it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Input {
+    /// What requests have of it.
+    pub(super) spec: TensorSpec,
+    /// Where its batch axis stands, if it has one.
+    pub(super) batch_axis: Option<usize>,
+    /// What each of its numbers is, if the configuration says so: then requests don't have it.
+    pub(super) value: Option<f64>,
+    /// The axes of a row that is known to run, where the configuration says them.
+    pub(super) sample: Option<Vec<usize>>,
+}
+
+/// An output that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Declared {
-    pub(super) input: String,
-    pub(super) row_shape: Vec<usize>,
-    pub(super) output: String,
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    /// Its axes, that of the batch included; `None` where the file does not tell.
+    pub(super) axes: Vec<Option<usize>>,
 }
 
-/// Chooses what to serve of a model, or says for people why it can't be served. `wanted` names the output to serve.
+/// What is served of a model, as far as its file and the configuration tell.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Declared {
+    pub(super) inputs: Vec<Input>,
+    pub(super) outputs: Vec<Output>,
+    /// How many rows each run has, if the file fixes that.
+    pub(super) rows_fixed: Option<usize>,
+}
+
+/// Chooses what to serve of a model, or says for people why it can't be served.
 pub(super) fn declared(
     inputs: &[Port<'_>],
     outputs: &[Port<'_>],
-    wanted: Option<&str>,
+    file: &ModelFile,
 ) -> Result<Declared, String> {
-    let [input] = inputs else {
-        return Err(format!("it has {} and the engine feeds exactly one", count(inputs, "input")));
-    };
-    let row_shape = row_shape(input).map_err(|why| format!("its input {} {why}", describe(input)))?;
-    let output = choose(outputs, wanted)?;
-    if output.dtype.tensor_type() != Some(TensorElementType::Float32) {
-        return Err(format!("its output {} is not a tensor of f32", describe(output)));
+    for name in file.inputs.keys() {
+        if !inputs.iter().any(|input| input.name == name) {
+            return Err(format!("it has no input `{name}`, but {}", count(inputs, "input")));
+        }
     }
-    Ok(Declared { input: input.name.to_owned(), row_shape, output: output.name.to_owned() })
+    let options = |input: &Port<'_>| file.inputs.get(input.name).cloned().unwrap_or_default();
+    let axes = batch_axes(inputs, &options)?;
+    let mut declared = Declared { inputs: Vec::new(), outputs: Vec::new(), rows_fixed: None };
+    for (input, batch_axis) in inputs.iter().zip(axes) {
+        let complain = |why: String| format!("its input {} {why}", describe(input));
+        if let Some(axis) = batch_axis
+            && let Ok(rows) = usize::try_from(input.tensor("input")?.1[axis])
+        {
+            if rows == 0 || declared.rows_fixed.is_some_and(|fixed| fixed != rows) {
+                return Err(complain("has a batch axis of another length than others".to_owned()));
+            }
+            declared.rows_fixed = Some(rows);
+        }
+        declared.inputs.push(self::input(input, batch_axis, options(input)).map_err(complain)?);
+    }
+    for output in choose(outputs, file.output.as_deref())? {
+        let (dtype, axes, _) = output.tensor("output")?;
+        if output.name.is_empty() {
+            return Err("it has an output without a name".to_owned());
+        }
+        let axes = axes.iter().map(|axis| usize::try_from(*axis).ok()).collect();
+        declared.outputs.push(Output { name: output.name.to_owned(), dtype, axes });
+    }
+    Ok(declared)
 }
 
-/// The shape of an input without its batch axis, or what is wrong with it.
-fn row_shape(input: &Port<'_>) -> Result<Vec<usize>, String> {
-    let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = input.dtype else {
-        return Err("is not a tensor of f32".to_owned());
-    };
-    let dynamic = shape.iter().filter(|axis| **axis < 0).count();
-    let Some((batch, row)) = shape.split_first() else {
-        return Err("is a single number: it needs a first axis for the rows of a batch".to_owned());
-    };
-    match (dynamic, *batch < 0) {
-        (1, true) => {}
-        (0, _) => return Err("has no dynamic axis: export the model with a dynamic first axis".to_owned()),
-        (1, false) => return Err("has its dynamic axis in another place than the first".to_owned()),
-        _ => return Err(format!("has {dynamic} dynamic axes, and only the first may be one")),
+/// Where the batch axis of each input is.
+fn batch_axes(
+    inputs: &[Port<'_>],
+    options: &impl Fn(&Port<'_>) -> InputOptions,
+) -> Result<Vec<Option<usize>>, String> {
+    let tensors: Vec<_> = inputs.iter().map(|input| input.tensor("input")).collect::<Result<_, _>>()?;
+    let first_dynamic =
+        |(_, axes, _): &(Dtype, &[i64], Vec<&str>)| axes.first().is_some_and(|axis| *axis < 0);
+    let batch = tensors.iter().filter(|tensor| first_dynamic(tensor)).map(|(_, _, symbols)| symbols[0]);
+    let batch = batch.into_iter().find(|symbol| !symbol.is_empty());
+    let mut found = Vec::new();
+    for (input, tensor) in inputs.iter().zip(&tensors) {
+        let (_, axes, symbols) = tensor;
+        let named = symbols.iter().position(|symbol| batch.is_some_and(|batch| batch == *symbol));
+        found.push(match options(input).batch_axis {
+            Some(Some(axis)) if axis >= axes.len() => {
+                return Err(format!("its input {} has no axis {axis} for the batch", describe(input)));
+            }
+            Some(axis) => axis,
+            None if first_dynamic(tensor) => Some(0),
+            None => named,
+        });
     }
-    let row: Vec<usize> = row.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
-    match row.iter().try_fold(1_usize, |product, axis| product.checked_mul(*axis)) {
-        Some(0) => Err("has rows without a number in them".to_owned()),
-        Some(row_len) if row_len <= ROW_LEN_MAX => Ok(row),
-        _ => Err(format!("has rows of more than {ROW_LEN_MAX} numbers")),
+    if found.iter().any(Option::is_some) {
+        return Ok(found);
+    }
+    // Nothing is dynamic. Rows are taken as many at a time as the first axis has; a single axis may as well be that of a row.
+    let static_batch = |axes: &[i64]| axes.len() > 1 || axes == [1];
+    let rows = tensors.iter().find_map(|(_, axes, _)| axes.first().filter(|_| static_batch(axes)));
+    let own = |(input, (_, axes, _)): (&Port<'_>, &(Dtype, &[i64], Vec<&str>))| {
+        let dynamic = axes.iter().any(|axis| *axis < 0);
+        let free = options(input).batch_axis.is_none() && !dynamic && static_batch(axes);
+        (free && axes.first() == rows).then_some(0)
+    };
+    let found: Vec<_> = inputs.iter().zip(&tensors).map(own).collect();
+    if found.iter().any(Option::is_some) {
+        return Ok(found);
+    }
+    Err(format!(
+        "which axis of its inputs is the batch's can't be told: it has {}; say it with the model's key `inputs.NAME.batch_axis`",
+        count(inputs, "input")
+    ))
+}
+
+/// How an input is fed, or what is wrong with it.
+fn input(port: &Port<'_>, batch_axis: Option<usize>, options: InputOptions) -> Result<Input, String> {
+    let (dtype, shape, _) = port.tensor("input")?;
+    let row = shape.iter().enumerate().filter(|(place, _)| Some(*place) != batch_axis);
+    let mut axes: Vec<Option<usize>> = row.map(|(_, axis)| usize::try_from(*axis).ok()).collect();
+    let written =
+        TensorSpec { name: port.name.to_owned(), dtype, axes: axes.clone(), batched: batch_axis.is_some() };
+    for (key, given) in [("shape", &options.shape), ("sample", &options.sample)] {
+        if let Some(given) = given.as_ref().filter(|given| !written.fits(given)) {
+            return Err(format!(
+                "has rows of other axes than {given:?}, which `inputs.{}.{key}` says",
+                port.name
+            ));
+        }
+    }
+    if let Some(shape) = options.shape {
+        axes = shape.into_iter().map(Some).collect();
+    }
+    let known = axes.iter().flatten().try_fold(1_usize, |product, axis| product.checked_mul(*axis));
+    let len_max = if batch_axis.is_some() { ROW_LEN_MAX } else { SHARED_LEN_MAX };
+    match known {
+        Some(0) => return Err("has rows without a number in them".to_owned()),
+        Some(known) if known <= len_max => {}
+        _ if batch_axis.is_some() => return Err(format!("has rows of more than {len_max} numbers")),
+        _ => {
+            return Err(format!(
+                "has no batch axis, and more than the {len_max} numbers that rows can share"
+            ));
+        }
+    }
+    let open = axes.contains(&None);
+    if options.value.is_some() && (batch_axis.is_some() || open) {
+        return Err("can't have a `value`: that is for one without a batch axis, of known axes".to_owned());
+    }
+    let spec = TensorSpec { axes, ..written };
+    Ok(Input { spec, batch_axis, value: options.value, sample: options.sample })
+}
+
+/// The output that is named, or all of them.
+fn choose<'a, 'b>(outputs: &'a [Port<'b>], wanted: Option<&str>) -> Result<&'a [Port<'b>], String> {
+    match wanted {
+        Some(wanted) => {
+            let place = outputs.iter().position(|output| output.name == wanted);
+            let place = place
+                .ok_or_else(|| format!("it has no output `{wanted}`, but {}", count(outputs, "output")))?;
+            Ok(&outputs[place..=place])
+        }
+        None if outputs.is_empty() => Err("it has no output".to_owned()),
+        None => Ok(outputs),
     }
 }
 
-/// The output that is named, or the only one.
-fn choose<'a, 'b>(outputs: &'a [Port<'b>], wanted: Option<&str>) -> Result<&'a Port<'b>, String> {
-    match (outputs, wanted) {
-        (_, Some(wanted)) => outputs
+/// The axis of an output that follows the batch, from the shapes that runs of so many rows gave.
+pub(super) fn batch_axis(runs: &[(usize, Vec<i64>)]) -> Result<usize, String> {
+    let Some((_, shape)) = runs.first() else { return Err("nothing was run".to_owned()) };
+    let follows = |axis: &usize| {
+        let followed =
+            |(rows, shape): &(usize, Vec<i64>)| shape.get(*axis).copied() == i64::try_from(*rows).ok();
+        runs.iter().all(followed)
+    };
+    let found = (0..shape.len()).find(follows);
+    found.ok_or_else(|| {
+        let told = runs
             .iter()
-            .find(|output| output.name == wanted)
-            .ok_or_else(|| format!("it has no output `{wanted}`, but {}", count(outputs, "output"))),
-        ([output], None) => Ok(output),
-        (_, None) => Err(format!(
-            "it has {}: name the one to serve with the model's key `output`",
-            count(outputs, "output")
-        )),
-    }
+            .map(|(rows, shape)| format!("{shape:?} for {rows} row{}", if *rows == 1 { "" } else { "s" }));
+        format!("has the shape {}: no axis follows the batch", told.collect::<Vec<_>>().join(" and "))
+    })
 }
 
-/// The floats of output a row, from the shape that a run of `rows` rows gave.
-pub(super) fn output_len(rows: usize, shape: &[i64]) -> Result<usize, String> {
-    let refuse = || {
-        format!(
-            "its output has the shape {shape:?} for {rows} rows: the first axis does not follow the batch"
-        )
-    };
-    let (batch, row) = shape.split_first().ok_or_else(refuse)?;
-    if usize::try_from(*batch) != Ok(rows) {
-        return Err(refuse());
+/// The axes of an output's row, from the shape that a run gave.
+pub(super) fn row_axes(shape: &[i64], batch_axis: usize) -> Result<Vec<usize>, String> {
+    let row = shape.iter().enumerate().filter(|(place, _)| *place != batch_axis);
+    let axes: Option<Vec<usize>> = row.map(|(_, axis)| usize::try_from(*axis).ok()).collect();
+    axes.filter(|axes| axes.iter().all(|axis| *axis > 0))
+        .ok_or_else(|| format!("has the shape {shape:?}: rows without a number in them"))
+}
+
+fn dtype(ty: TensorElementType) -> Option<Dtype> {
+    match ty {
+        TensorElementType::Float16 => Some(Dtype::F16),
+        TensorElementType::Float32 => Some(Dtype::F32),
+        TensorElementType::Float64 => Some(Dtype::F64),
+        TensorElementType::Int8 => Some(Dtype::I8),
+        TensorElementType::Int16 => Some(Dtype::I16),
+        TensorElementType::Int32 => Some(Dtype::I32),
+        TensorElementType::Int64 => Some(Dtype::I64),
+        TensorElementType::Uint8 => Some(Dtype::U8),
+        TensorElementType::Uint16 => Some(Dtype::U16),
+        TensorElementType::Uint32 => Some(Dtype::U32),
+        TensorElementType::Uint64 => Some(Dtype::U64),
+        TensorElementType::Bool => Some(Dtype::Bool),
+        _ => None,
     }
-    let len = row.iter().try_fold(1_usize, |product, axis| product.checked_mul(usize::try_from(*axis).ok()?));
-    len.filter(|len| *len > 0)
-        .ok_or_else(|| format!("its output has the shape {shape:?}: rows without a number in them"))
 }
 
 /// How many there are, and what they are.
@@ -125,132 +277,4 @@ fn describe(port: &Port<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use ort::value::{Shape, SymbolicDimensions};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn tensor(ty: TensorElementType, axes: &[i64]) -> ValueType {
-        let symbols = axes.iter().map(|axis| if *axis == -1 { "n".to_owned() } else { String::new() });
-        let shape = Shape::new(axes.iter().map(|axis| (*axis).max(-1)));
-        ValueType::Tensor { ty, shape, dimension_symbols: SymbolicDimensions::new(symbols) }
-    }
-
-    fn floats(axes: &[i64]) -> ValueType {
-        tensor(TensorElementType::Float32, axes)
-    }
-
-    /// The verdict on a model of these inputs and outputs, named `x0`, `x1`, … and `y0`, `y1`, ….
-    fn verdict(
-        inputs: &[ValueType],
-        outputs: &[ValueType],
-        wanted: Option<&str>,
-    ) -> Result<Declared, String> {
-        let names: Vec<[String; 2]> =
-            (0..16).map(|place| [format!("x{place}"), format!("y{place}")]).collect();
-        let ports = |dtypes: &'_ [ValueType], side: usize| -> Vec<(String, ValueType)> {
-            dtypes.iter().zip(&names).map(|(dtype, name)| (name[side].clone(), dtype.clone())).collect()
-        };
-        let (inputs, outputs) = (ports(inputs, 0), ports(outputs, 1));
-        let borrow = |ports: &'static [(String, ValueType)]| -> Vec<Port<'static>> {
-            ports.iter().map(|(name, dtype)| Port { name, dtype }).collect()
-        };
-        declared(&borrow(inputs.leak()), &borrow(outputs.leak()), wanted)
-    }
-
-    fn refusal(inputs: &[ValueType], outputs: &[ValueType], wanted: Option<&str>) -> String {
-        verdict(inputs, outputs, wanted).unwrap_err()
-    }
-
-    #[test]
-    fn a_model_of_any_rank_is_served_by_its_first_axis() {
-        for (axes, row_shape) in [(&[-1][..], &[][..]), (&[-1, 16], &[16]), (&[-2, 6, 64], &[6, 64])] {
-            let declared = verdict(&[floats(axes)], &[floats(&[-1, 10])], None).unwrap();
-            assert_eq!(
-                declared,
-                Declared { input: "x0".into(), row_shape: row_shape.into(), output: "y0".into() }
-            );
-        }
-    }
-
-    #[test]
-    fn each_refusal_names_what_was_found() {
-        let (row, result) = (floats(&[-1, 4]), floats(&[-1, 2]));
-        let int64 = |axes| tensor(TensorElementType::Int64, axes);
-        let one = std::slice::from_ref(&result);
-        for (input, reason) in [
-            (int64(&[-1, 4]), "its input `x0` i64[n, 4] is not a tensor of f32"),
-            (
-                floats(&[8, 4]),
-                "its input `x0` f32[8, 4] has no dynamic axis: export the model with a dynamic first axis",
-            ),
-            (
-                floats(&[4, -1]),
-                "its input `x0` f32[4, n] has its dynamic axis in another place than the first",
-            ),
-            (floats(&[-1, -2]), "its input `x0` f32[n, ?] has 2 dynamic axes, and only the first may be one"),
-            (
-                floats(&[]),
-                "its input `x0` f32[] is a single number: it needs a first axis for the rows of a batch",
-            ),
-            (floats(&[-1, 0]), "its input `x0` f32[n, 0] has rows without a number in them"),
-            (floats(&[-1, i64::MAX, 3]), "has rows of more than 16777216 numbers"),
-            (
-                ValueType::Sequence(Box::new(row.clone())),
-                "its input `x0` Sequence<Tensor<f32>(n, 4)> is not a tensor of f32",
-            ),
-        ] {
-            let found = refusal(&[input], one, None);
-            assert!(found.ends_with(reason), "{found}");
-        }
-        assert_eq!(
-            refusal(&[row.clone(), int64(&[])], one, None),
-            "it has 2 inputs (`x0` f32[n, 4], `x1` i64[]) and the engine feeds exactly one"
-        );
-        assert_eq!(refusal(&[], one, None), "it has 0 inputs () and the engine feeds exactly one");
-    }
-
-    #[test]
-    fn an_output_is_named_unless_it_is_the_only_one() {
-        let row = [floats(&[-1, 4])];
-        let outputs = [floats(&[-1, 4]), floats(&[-1]), tensor(TensorElementType::String, &[-1])];
-        assert_eq!(verdict(&row, &outputs, Some("y1")).unwrap().output, "y1");
-        assert_eq!(
-            refusal(&row, &outputs, None),
-            "it has 3 outputs (`y0` f32[n, 4], `y1` f32[n], `y2` String[n]): name the one to serve with the model's key `output`"
-        );
-        assert_eq!(
-            refusal(&row, &outputs[..1], Some("z")),
-            "it has no output `z`, but 1 output (`y0` f32[n, 4])"
-        );
-        assert_eq!(refusal(&row, &outputs, Some("y2")), "its output `y2` String[n] is not a tensor of f32");
-    }
-
-    #[test]
-    fn a_reason_names_a_bounded_number_of_inputs() {
-        let reason = refusal(&vec![floats(&[-1, 4]); 12], &[floats(&[-1])], None);
-        assert!(reason.contains("`x7` f32[n, 4], and 4 more)"), "{reason}");
-        assert!(!reason.contains("x8"), "{reason}");
-    }
-
-    proptest! {
-        #[test]
-        fn the_output_follows_the_batch_or_is_refused(rows in 1_usize..100, shape in prop::collection::vec(-2_i64..5, 0..4)) {
-            let followed = shape.first().is_some_and(|batch| usize::try_from(*batch) == Ok(rows));
-            let whole = shape.iter().skip(1).all(|axis| *axis > 0);
-            let len = shape.iter().skip(1).product::<i64>();
-            match output_len(rows, &shape) {
-                Ok(found) => {
-                    prop_assert!(followed && whole);
-                    prop_assert_eq!(found, usize::try_from(len).unwrap());
-                }
-                Err(reason) => {
-                    prop_assert!(!followed || !whole, "{}", reason);
-                    let axes = format!("{shape:?}");
-                    prop_assert!(reason.contains(&axes));
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -306,7 +306,7 @@ fn an_error_says_what_and_where() {
         (r#"{"input":[1,]}"#.to_owned(), Problem::Expected("a number"), 12),
         (r#"{"input":[-01]}"#.to_owned(), Problem::LeadingZero, 11),
         (r#"{"input":[1.]}"#.to_owned(), Problem::Expected("a digit"), 12),
-        (r#"{"input":"1"}"#.to_owned(), Problem::Expected("an array of numbers"), 9),
+        (r#"{"input":"1"}"#.to_owned(), Problem::NoArray, 9),
     ];
     for (value, problem, at) in cases {
         let error = decode_after_others(value.as_bytes()).unwrap_err();

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
+use crate::catalog::NotFinite;
 use crate::lease::{Offset, Partition};
+use crate::model::{Signature, TensorSpec};
+use crate::tensor::Dtype;
 
 /// A result, as a reader that is not ours would have it.
 #[derive(Debug, Deserialize)]
@@ -36,9 +39,27 @@ fn batch<'a>(
     size: usize,
     inference: Duration,
     not_finite: NotFinite,
+    columns: &'a [Column],
 ) -> BatchFacts<'a> {
     let [model_id, model_version, topic, inferred_at] = texts.each_ref().map(String::as_str);
-    BatchFacts { model_id, model_version, topic, batch_size: size, inference, inferred_at, not_finite }
+    let outputs = floats();
+    BatchFacts {
+        model_id,
+        model_version,
+        topic,
+        batch_size: size,
+        inference,
+        inferred_at,
+        not_finite,
+        outputs,
+        columns,
+    }
+}
+
+/// One output of floats.
+fn floats() -> &'static [TensorSpec] {
+    static FLOATS: std::sync::OnceLock<Vec<TensorSpec>> = std::sync::OnceLock::new();
+    FLOATS.get_or_init(|| Signature::of_floats(&[1], 1).outputs)
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -60,7 +81,8 @@ proptest! {
         output: Vec<f32>,
         before: Vec<u8>,
     ) {
-        let template = ResultTemplate::new(&batch(&texts, size, inference, NotFinite::Allow));
+        let columns = [Column::of_floats(output.len(), output.clone())];
+        let template = ResultTemplate::new(&batch(&texts, size, inference, NotFinite::Allow, &columns));
         let row = RowFacts {
             request_id: &ids.0,
             tenant_id: &ids.1,
@@ -68,7 +90,7 @@ proptest! {
             offset: Offset(offset),
             latency,
             queue,
-            output: &output,
+            index: 0,
         };
         let mut out = before.clone();
         template.encode(&row, &mut out).unwrap();
@@ -88,7 +110,8 @@ proptest! {
 #[test]
 fn what_is_not_finite_is_refused_where_it_must_not_pass() {
     let texts = ["mlp-16", "0123456789abcdef", "requests", "2026-01-01T00:00:00.000000Z"].map(str::to_owned);
-    let template = ResultTemplate::new(&batch(&texts, 1, Duration::ZERO, NotFinite::Refuse));
+    let columns = [Column::of_floats(3, vec![1.0, 2.0, 3.0, 1.0, f32::NEG_INFINITY, f32::NAN])];
+    let template = ResultTemplate::new(&batch(&texts, 1, Duration::ZERO, NotFinite::Refuse, &columns));
     let mut out = b"before".to_vec();
     let row = RowFacts {
         request_id: "r",
@@ -97,12 +120,77 @@ fn what_is_not_finite_is_refused_where_it_must_not_pass() {
         offset: Offset(0),
         latency: Duration::ZERO,
         queue: Duration::ZERO,
-        output: &[1.0, f32::NEG_INFINITY, f32::NAN],
+        index: 1,
     };
     let error = template.encode(&row, &mut out).unwrap_err();
-    assert_eq!(error, NotFiniteOutput { index: 1, value: f32::NEG_INFINITY });
+    assert_eq!(error, NotFiniteOutput { output: None, index: 1, value: f64::NEG_INFINITY });
     assert!(error.to_string().starts_with("the output holds -inf at index 1"));
     assert_eq!(out, b"before");
+}
+
+/// What a row of these outputs is written as, between the tenant and the latency.
+fn written(outputs: &[TensorSpec], columns: &[Column], index: usize) -> serde_json::Value {
+    let texts = ["m", "v", "t", "now"].map(str::to_owned);
+    let facts = BatchFacts { outputs, ..batch(&texts, 2, Duration::ZERO, NotFinite::Allow, columns) };
+    let (request_id, tenant_id) = ("r", "t");
+    let (partition, offset) = (Partition(0), Offset(0));
+    let (latency, queue) = (Duration::ZERO, Duration::ZERO);
+    let mut out = Vec::new();
+    let row = RowFacts { request_id, tenant_id, partition, offset, latency, queue, index };
+    ResultTemplate::new(&facts).encode(&row, &mut out).unwrap();
+    serde_json::from_slice(&out).unwrap()
+}
+
+fn spec(name: &str, dtype: Dtype, axes: Vec<Option<usize>>) -> TensorSpec {
+    TensorSpec { name: name.to_owned(), dtype, axes, batched: true }
+}
+
+#[test]
+fn several_outputs_are_named_and_each_has_its_axes() {
+    let outputs = [spec("label\"", Dtype::I64, vec![]), spec("state", Dtype::Bool, vec![Some(1), Some(2)])];
+    let columns = [
+        Column { axes: vec![], values: Values::I64(vec![i64::MIN, i64::MAX]) },
+        Column { axes: vec![1, 2], values: Values::Bool(vec![true, false, false, true]) },
+    ];
+    let read = written(&outputs, &columns, 1);
+    assert_eq!(
+        read["outputs"],
+        serde_json::json!({
+            "label\"": {"shape": [], "data": [i64::MAX]},
+            "state": {"shape": [1, 2], "data": [false, true]},
+        })
+    );
+    assert_eq!((read.get("output"), &read["latency_ms"]), (None, &serde_json::json!(0.0)));
+}
+
+#[test]
+fn one_output_is_an_array_unless_its_axes_have_to_be_told() {
+    let fixed = [spec("y", Dtype::U64, vec![Some(2)])];
+    let column = [Column { axes: vec![2], values: Values::U64(vec![0, u64::MAX]) }];
+    assert_eq!(written(&fixed, &column, 0)["output"], serde_json::json!([0, u64::MAX]));
+    let open = [spec("y", Dtype::U64, vec![None])];
+    assert_eq!(
+        written(&open, &column, 0)["output"],
+        serde_json::json!({"shape": [2], "data": [0, u64::MAX]})
+    );
+}
+
+proptest! {
+    /// Numbers of every type are read back as what they are.
+    #[test]
+    fn numbers_of_every_type_go_round(place in 0..crate::tensor::DTYPES.len(), bytes in prop::collection::vec(0_u8..2, 1..5)) {
+        let dtype = crate::tensor::DTYPES[place];
+        let mut values = Values::new(dtype);
+        let bytes: Vec<u8> = bytes.into_iter().flat_map(|byte| vec![byte; dtype.bytes()]).collect();
+        prop_assert!(values.push_bytes(&bytes));
+        let column = [Column { axes: vec![values.len()], values: values.clone() }];
+        let read = written(&[spec("y", dtype, vec![Some(values.len())])], &column, 0);
+        let text = format!(r#"{{"request_id":"r","tenant_id":"t","model_id":"m","input":{}}}"#, read["output"]);
+        let (mut row, mut ids) = (Vec::new(), Vec::new());
+        let inputs = [spec("x", dtype, vec![None])];
+        crate::codec::json::decode_tensors(text.as_bytes(), &inputs, &mut row, &mut ids).unwrap();
+        prop_assert_eq!(&row[0].values, &values);
+    }
 }
 
 #[test]
