@@ -2,11 +2,12 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help demo test chaos check bench models doctor
+.PHONY: help demo test chaos check bench models reference doctor
 
 export FEATURES
 features := $(if $(FEATURES),--features $(FEATURES))
 ort := env=$$(scripts/onnxruntime.sh env); eval "$$env"
+real := env=$$(scripts/real_models.sh env); eval "$$env"
 demo := cargo run --release --locked $(features) --bin tidemill -- demo
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo 'make check               format, lints, documentation'
 	@echo 'make bench               the benchmarks, on a real broker'
 	@echo 'make models              make the ONNX models again'
+	@echo 'make reference           ask Python for the answers that the tests expect of real models; ARGS=--check only compares'
 	@echo 'make doctor              say what this machine lacks'
 
 doctor:
@@ -39,8 +41,9 @@ test: doctor
 	scripts/kafka.sh install
 	scripts/onnxruntime.sh install
 	scripts/foreign_client.sh install
+	scripts/real_models.sh install
 	cargo test --workspace --locked $(features) --no-run
-	$(ort); scripts/kafka.sh run -- cargo test --workspace --locked $(features) $(ARGS)
+	$(ort); $(real); scripts/kafka.sh run -- cargo test --workspace --locked $(features) $(ARGS)
 
 # ARGS may be --json, --dry-run or --from SEED.
 campaign := $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),5) $(if $(MINUTES),--minutes $(MINUTES)))
@@ -65,3 +68,9 @@ models:
 	python3 -m venv target/models
 	target/models/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
 	target/models/bin/python scripts/models.py
+
+# What Python's onnxruntime answers to the inputs of tests/it/real.rs.
+reference:
+	python3 -m venv target/reference
+	target/reference/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements-reference.txt
+	$(real); target/reference/bin/python scripts/reference.py $(ARGS)

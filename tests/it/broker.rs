@@ -18,6 +18,7 @@ mod own;
 mod poison;
 mod proxy;
 mod quota;
+mod real;
 mod rig;
 mod served;
 mod shifts;

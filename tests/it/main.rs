@@ -16,6 +16,7 @@ mod jetson;
 mod kafka_broker;
 mod onnx;
 mod oracle;
+mod real;
 mod simulated;
 mod tensors;
 mod tidy;

@@ -15,7 +15,7 @@ use operators::broker::{Broker, Isolation, TopicSpec};
 use operators::clock::{Clock, Moment, SystemClock};
 use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Partition};
-use operators::model::{ModelFile, store};
+use operators::model::{InputOptions, ModelFile, store};
 use tempfile::TempDir;
 use tidemill::audit::{AuditOptions, AuditReport, OrtOracle, ResultKey, audit};
 use tidemill::cli::audit::Patience;
@@ -46,6 +46,8 @@ pub(crate) struct Rig {
     engines: Cell<usize>,
     /// Where a test that fails leaves what its engines have logged, instead of showing the end of it.
     pub(crate) kept: Option<PathBuf>,
+    /// What is said of a model's inputs, for the audit: its engines are told it in settings.
+    pub(crate) inputs: fn(&str) -> BTreeMap<String, InputOptions>,
 }
 
 /// The broker that the tests share.
@@ -82,6 +84,7 @@ impl Rig {
             folder: tempfile::tempdir().unwrap(),
             engines: Cell::new(0),
             kept: None,
+            inputs: |_| BTreeMap::new(),
         };
         let dead_letters =
             BTreeMap::from([("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())]);
@@ -199,8 +202,9 @@ impl Rig {
     /// The models' files, with the output that is served.
     fn files(&self) -> Vec<ModelFile> {
         let mut files = store::find(&self.models, store::BYTES_MAX).unwrap().files;
-        for file in files.iter_mut().filter(|file| file.id == "anomaly-32") {
-            file.output = Some("score".to_owned());
+        for file in &mut files {
+            file.output = (file.id == "anomaly-32").then(|| "score".to_owned());
+            file.inputs = (self.inputs)(&file.id);
         }
         files
     }
