@@ -120,7 +120,7 @@ def main():
                 for name, answer in outputs.items():
                     worst = max(worst, np.abs(np.array(there[model][row][name]) - answer).max())
         print(f"{len(found)} models; the largest difference to {EXPECTED.relative_to(ROOT)} is {worst:.2g}")
-        sys.exit(worst > TOLERANCE)
+        sys.exit(int(worst > TOLERANCE))
     as_text = lambda answer: [float(f"{number:.{DIGITS}g}") for number in answer]
     plain = {model: [{name: as_text(row[name]) for name in row} for row in rows] for model, rows in found.items()}
     EXPECTED.parent.mkdir(exist_ok=True)
