@@ -18,6 +18,8 @@ use operators::model::store::{self, Found};
 use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::real::given;
+
 /// The models that are served.
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 
@@ -61,14 +63,7 @@ fn refusal(file: &ModelFile) -> String {
 
 /// Numbers of no pattern in -1..1, the same each time.
 fn numbers(count: usize) -> Vec<f32> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        f32::from(i16::try_from(state >> 49).unwrap()) / 16_384.0 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
+    given::numbers(count, 0)
 }
 
 /// Numbers of an input row and of an output row.
