@@ -61,7 +61,7 @@ impl Block {
     /// Appends a row whose inputs these are. What rows share is the same as in the rows before.
     pub fn push_inputs(&mut self, inputs: &[TensorSpec], row: &[Column]) {
         for ((column, input), row) in self.columns.iter_mut().zip(inputs).zip(row) {
-            if input.batched || column.values.is_empty() {
+            if input.is_batched() || column.values.is_empty() {
                 column.values.push_of(&row.values, 0..row.values.len());
             }
         }

@@ -25,7 +25,7 @@ impl Class {
                     bytes.extend_from_slice(&(*axis as u64).to_le_bytes());
                 }
             }
-            if !input.batched {
+            if !input.is_batched() {
                 with_numbers!(&column.values, numbers => numbers.iter().for_each(|number| number.write(&mut bytes)));
             }
         }
@@ -48,11 +48,11 @@ mod tests {
 
     /// Two open axes, and a number that all rows share.
     fn inputs() -> Vec<TensorSpec> {
-        let spec = |axes: Vec<Option<usize>>, dtype, batched| TensorSpec {
+        let spec = |axes: Vec<Option<usize>>, dtype, batched: bool| TensorSpec {
             name: "x".to_owned(),
             dtype,
             axes,
-            batched,
+            batch_axis: batched.then_some(0),
         };
         vec![spec(vec![Some(3), None, None], Dtype::F32, true), spec(vec![], Dtype::I64, false)]
     }

@@ -151,9 +151,9 @@ impl Sessions {
         self.inputs.resize_with(specs.len(), || Column::new(Vec::new(), Dtype::F32));
         for (place, (input, spec)) in self.inputs.iter_mut().zip(specs).enumerate() {
             input.reset(&runs[0].block.columns[place].axes, spec.dtype);
-            for run in if spec.batched { runs } else { &runs[..1] } {
+            for run in if spec.is_batched() { runs } else { &runs[..1] } {
                 let (column, row_len) = (&run.block.columns[place], input.row_len());
-                let rows = if spec.batched { run.rows.clone() } else { 0..1 };
+                let rows = if spec.is_batched() { run.rows.clone() } else { 0..1 };
                 input.values.push_of(&column.values, rows.start * row_len..rows.end * row_len);
             }
         }

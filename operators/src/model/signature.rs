@@ -13,8 +13,9 @@ pub struct TensorSpec {
     pub dtype: Dtype,
     /// The axes of a row, without that of the batch; `None` for one that may be of another length in each row.
     pub axes: Vec<Option<usize>>,
-    /// Whether each row has its own. An input that is not batched is the same for every row of a batch.
-    pub batched: bool,
+    /// Where in the model the axis of the batch stands among these. `None` for an input that is not batched: it is the same for every row of
+    /// a batch.
+    pub batch_axis: Option<usize>,
 }
 
 impl TensorSpec {
@@ -26,6 +27,41 @@ impl TensorSpec {
     /// Numbers a row, if all rows have as many.
     pub fn row_len(&self) -> Option<usize> {
         self.axes.iter().copied().product()
+    }
+
+    /// Whether each row has its own.
+    pub fn is_batched(&self) -> bool {
+        self.batch_axis.is_some()
+    }
+
+    /// The axes that a batch of one row has in the model.
+    ///
+    /// ```
+    /// use operators::model::TensorSpec;
+    /// use operators::tensor::Dtype;
+    ///
+    /// let axes = vec![Some(2), Some(128)];
+    /// let state = TensorSpec { name: "state".to_owned(), dtype: Dtype::F32, axes, batch_axis: Some(1) };
+    /// assert_eq!(state.batch_of_one(&[2, 128]), [2, 1, 128]);
+    /// assert_eq!(state.row_of(&[2, 1, 128]), Some(vec![2, 128]));
+    /// assert_eq!(state.row_of(&[1, 2, 128]), None);
+    /// ```
+    pub fn batch_of_one(&self, axes: &[usize]) -> Vec<usize> {
+        let mut all = axes.to_vec();
+        all.extend(self.batch_axis.map(|_| 1));
+        if let Some(axis) = self.batch_axis {
+            all[axis.min(axes.len())..].rotate_right(1);
+        }
+        all
+    }
+
+    /// The axes of the row in a batch of one that has these; `None` if they are of no such batch. Whether the row fits is another question.
+    pub fn row_of(&self, batch: &[usize]) -> Option<Vec<usize>> {
+        let mut axes = batch.to_vec();
+        if let Some(axis) = self.batch_axis {
+            (axes.get(axis) == Some(&1)).then(|| axes.remove(axis))?;
+        }
+        Some(axes)
     }
 
     /// Whether a row may have these axes. None of them is nothing: a tensor without numbers in it asks nothing.
@@ -73,7 +109,7 @@ impl Signature {
             name: name.to_owned(),
             dtype: Dtype::F32,
             axes: axes.iter().copied().map(Some).collect(),
-            batched: true,
+            batch_axis: Some(0),
         };
         Self {
             inputs: vec![spec("input", row_shape)],
@@ -85,7 +121,7 @@ impl Signature {
 
     /// Whether all rows may run together: each has its own of every input, and all have the same axes.
     pub fn is_uniform(&self) -> bool {
-        self.inputs.iter().all(|input| input.batched && input.axes.iter().all(Option::is_some))
+        self.inputs.iter().all(|input| input.is_batched() && input.axes.iter().all(Option::is_some))
     }
 
     /// Numbers a row, if the model has one input, of 32-bit floats, and takes rows of that length alone.
@@ -116,7 +152,7 @@ impl Signature {
     pub fn zeros(&self, rows: usize) -> Vec<Column> {
         let mut columns = self.columns();
         for (column, input) in columns.iter_mut().zip(&self.inputs) {
-            let rows = if input.batched { rows } else { 1 };
+            let rows = if input.is_batched() { rows } else { 1 };
             column.values.push_zeros(rows * column.row_len());
         }
         columns
@@ -130,7 +166,7 @@ mod tests {
     use super::*;
 
     fn spec(axes: Vec<Option<usize>>) -> TensorSpec {
-        TensorSpec { name: "x".to_owned(), dtype: Dtype::I64, axes, batched: true }
+        TensorSpec { name: "x".to_owned(), dtype: Dtype::I64, axes, batch_axis: Some(0) }
     }
 
     proptest! {
@@ -167,7 +203,7 @@ mod tests {
     fn only_rows_of_the_same_axes_and_values_run_together() {
         let floats = Signature::of_floats(&[2, 3], 1);
         assert_eq!((floats.is_uniform(), floats.floats(), floats.row_bytes()), (true, Some(6), 24));
-        let shared = TensorSpec { batched: false, ..spec(vec![]) };
+        let shared = TensorSpec { batch_axis: None, ..spec(vec![]) };
         let with_rate = Signature {
             inputs: [floats.inputs.clone(), vec![shared]].concat(),
             sample: vec![vec![2, 3], vec![]],

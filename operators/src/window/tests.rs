@@ -31,7 +31,8 @@ fn block(rows: &[(u32, u8)], at: Moment) -> Arc<Block> {
 /// The same, of rows with so many numbers each, in a model whose rows may be of any length.
 fn block_of_length(rows: &[(u32, u8)], length: usize, at: Moment) -> Arc<Block> {
     let mut block = Arc::unwrap_or_clone(block(rows, at));
-    let inputs = [TensorSpec { name: "x".to_owned(), dtype: Dtype::F32, axes: vec![None], batched: true }];
+    let inputs =
+        [TensorSpec { name: "x".to_owned(), dtype: Dtype::F32, axes: vec![None], batch_axis: Some(0) }];
     block.columns = vec![Column::of_floats(length, vec![0.0; length * rows.len()])];
     block.class = Class::of(&inputs, &block.columns);
     Arc::new(block)

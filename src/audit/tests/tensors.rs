@@ -73,7 +73,7 @@ fn any_spec(name: &'static str) -> impl Strategy<Value = TensorSpec> {
         name: name.to_owned(),
         dtype,
         axes,
-        batched: true,
+        batch_axis: Some(0),
     })
 }
 

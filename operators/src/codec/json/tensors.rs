@@ -28,7 +28,7 @@ use crate::with_numbers;
 /// use operators::model::{Signature, TensorSpec};
 /// use operators::tensor::{Dtype, Values};
 ///
-/// let input = |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batched: true };
+/// let input = |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batch_axis: Some(0) };
 /// let inputs = [input("audio", Dtype::F32, vec![None]), input("rate", Dtype::I64, vec![])];
 /// let value = br#"{"request_id": "r-1", "tenant_id": "acme", "model_id": "vad", "inputs": {"rate": 16000, "audio": [0.5, 1]}}"#;
 /// let (mut row, mut text) = (Vec::new(), Vec::new());

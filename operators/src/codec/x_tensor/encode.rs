@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn several_outputs_stand_one_behind_the_other() {
-        let spec = |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batched: true };
+        let spec =
+            |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batch_axis: Some(0) };
         let outputs = [spec("label", Dtype::I16, vec![]), spec("state", Dtype::Bool, vec![Some(1), Some(2)])];
         let columns = [
             Column { axes: vec![], values: Values::I16(vec![1, -2]) },

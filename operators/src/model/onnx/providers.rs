@@ -158,7 +158,7 @@ impl Engine {
 /// The axes of an input of so many rows, as TensorRT writes them. `None` where some stay open: there it has to see the shapes.
 fn shape(input: &Input, rows: usize) -> Option<String> {
     let mut axes = input.sample.clone().or_else(|| input.spec.fixed())?;
-    if let Some(axis) = input.batch_axis {
+    if let Some(axis) = input.spec.batch_axis {
         axes.insert(axis, rows);
     }
     Some(axes.iter().map(usize::to_string).collect::<Vec<_>>().join("x"))
@@ -204,7 +204,7 @@ mod tests {
         };
         let mut spec = crate::model::Signature::of_floats(&[6, 64], 1).inputs.remove(0);
         spec.name = "x".to_owned();
-        let input = Input { spec, batch_axis: Some(0), value: None, sample: None };
+        let input = Input { spec, value: None, sample: None };
         let declared = Declared { inputs: vec![input], outputs: Vec::new(), rows_fixed: None };
         let config = OnnxConfig { engine_cache: Some("/cache".into()), ..OnnxConfig::default() };
         let half = OnnxConfig { fp16: true, ..config.clone() };

@@ -27,8 +27,6 @@ pub(super) struct OnnxModel {
     options: Arc<SharedOptions>,
     declared: Declared,
     signature: Signature,
-    /// Where the batch axis of each output is; known once something has run.
-    batch_axes: Vec<usize>,
     /// For each input of the file what is fed: rows in the model's layout, or its value. Empty where the rows are fed as they are.
     fed: Vec<Column>,
 }
@@ -62,7 +60,7 @@ impl OnnxModel {
         });
         let fed = fed.collect::<Result<_, ModelError>>()?;
         let options = Arc::new(SharedOptions::new(options));
-        let mut model = Self { session, options, declared, signature, batch_axes: Vec::new(), fed };
+        let mut model = Self { session, options, declared, signature, fed };
         let asked = model.declared.inputs.iter().filter(|input| input.value.is_none());
         model.signature.inputs = asked.map(|input| input.spec.clone()).collect();
         model.warm_up(file, gpu_rows_max)?;
@@ -113,8 +111,7 @@ impl OnnxModel {
                     .collect();
             }
             let (name, dtype) = (output.name.clone(), output.dtype);
-            self.signature.outputs.push(TensorSpec { name, dtype, axes, batched: true });
-            self.batch_axes.push(batch_axis);
+            self.signature.outputs.push(TensorSpec { name, dtype, axes, batch_axis: Some(batch_axis) });
         }
         Ok(())
     }
@@ -181,7 +178,7 @@ impl OnnxModel {
                 continue;
             }
             let column = asked.next().ok_or_else(|| RunError("an input is missing".to_owned()))?;
-            let Some(axis) = input.batch_axis else {
+            let Some(axis) = input.spec.batch_axis else {
                 values.push(view(&column.values, 0..column.values.len(), &column.axes, None)?);
                 continue;
             };
@@ -210,7 +207,6 @@ impl Model for OnnxModel {
         // Whoever cancelled the last run may have come too late for it.
         self.options.get().unterminate().map_err(run_error)?;
         let specs = std::mem::take(&mut self.signature.outputs);
-        let batch_axes = std::mem::take(&mut self.batch_axes);
         outputs.resize_with(specs.len(), || Column::new(Vec::new(), crate::tensor::Dtype::F32));
         for (output, spec) in outputs.iter_mut().zip(&specs) {
             output.reset(&[], spec.dtype);
@@ -221,10 +217,10 @@ impl Model for OnnxModel {
             let range = start..rows.min(start + at_once);
             let wanted = range.len();
             ran = self.infer(at_once, range, inputs, |declared, found_outputs| {
-                let places = declared.outputs.iter().zip(&specs).zip(&batch_axes);
-                for (((output, spec), batch_axis), column) in places.zip(outputs.iter_mut()) {
+                let places = declared.outputs.iter().zip(&specs);
+                for ((output, spec), column) in places.zip(outputs.iter_mut()) {
                     let value = found(found_outputs, output)?;
-                    take_output(value, spec, *batch_axis, (wanted, at_once), column)?;
+                    take_output(value, spec, (wanted, at_once), column)?;
                 }
                 Ok(())
             });
@@ -232,7 +228,7 @@ impl Model for OnnxModel {
                 break;
             }
         }
-        (self.signature.outputs, self.batch_axes) = (specs, batch_axes);
+        self.signature.outputs = specs;
         ran
     }
 
@@ -321,7 +317,6 @@ fn found<'a>(outputs: &'a SessionOutputs<'_>, output: &Output) -> Result<&'a ort
 fn take_output(
     value: &ort::value::DynValue,
     spec: &TensorSpec,
-    batch_axis: usize,
     (wanted, rows): (usize, usize),
     column: &mut Column,
 ) -> Result<(), RunError> {
@@ -336,6 +331,7 @@ fn take_output(
         Ok(())
     }
     let shape = value.shape();
+    let batch_axis = spec.batch_axis.unwrap_or_default();
     let complain = |why: String| RunError(format!("its output `{}` {why}", spec.name));
     if shape.get(batch_axis).copied() != i64::try_from(rows).ok() {
         return Err(complain(format!(

@@ -50,8 +50,6 @@ impl<'a> Port<'a> {
 pub(super) struct Input {
     /// What requests have of it.
     pub(super) spec: TensorSpec,
-    /// Where its batch axis stands, if it has one.
-    pub(super) batch_axis: Option<usize>,
     /// What each of its numbers is, if the configuration says so: then requests don't have it.
     pub(super) value: Option<f64>,
     /// The axes of a row that is known to run, where the configuration says them.
@@ -162,8 +160,7 @@ fn input(port: &Port<'_>, batch_axis: Option<usize>, options: InputOptions) -> R
     let (dtype, shape, _) = port.tensor("input")?;
     let row = shape.iter().enumerate().filter(|(place, _)| Some(*place) != batch_axis);
     let mut axes: Vec<Option<usize>> = row.map(|(_, axis)| usize::try_from(*axis).ok()).collect();
-    let written =
-        TensorSpec { name: port.name.to_owned(), dtype, axes: axes.clone(), batched: batch_axis.is_some() };
+    let written = TensorSpec { name: port.name.to_owned(), dtype, axes: axes.clone(), batch_axis };
     for (key, given) in [("shape", &options.shape), ("sample", &options.sample)] {
         if let Some(given) = given.as_ref().filter(|given| !written.fits(given)) {
             return Err(format!(
@@ -192,7 +189,7 @@ fn input(port: &Port<'_>, batch_axis: Option<usize>, options: InputOptions) -> R
         return Err("can't have a `value`: that is for one without a batch axis, of known axes".to_owned());
     }
     let spec = TensorSpec { axes, ..written };
-    Ok(Input { spec, batch_axis, value: options.value, sample: options.sample })
+    Ok(Input { spec, value: options.value, sample: options.sample })
 }
 
 /// The output that is named, or all of them.

@@ -142,7 +142,7 @@ fn written(outputs: &[TensorSpec], columns: &[Column], index: usize) -> serde_js
 }
 
 fn spec(name: &str, dtype: Dtype, axes: Vec<Option<usize>>) -> TensorSpec {
-    TensorSpec { name: name.to_owned(), dtype, axes, batched: true }
+    TensorSpec { name: name.to_owned(), dtype, axes, batch_axis: Some(0) }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::tensor::DTYPES;
 fn spec(name: &str, dtype: Dtype, axes: &[usize]) -> TensorSpec {
     // An axis of length 0 is one that stays open.
     let axes = axes.iter().map(|axis| (*axis > 0).then_some(*axis)).collect();
-    TensorSpec { name: name.to_owned(), dtype, axes, batched: true }
+    TensorSpec { name: name.to_owned(), dtype, axes, batch_axis: Some(0) }
 }
 
 fn decode(inputs: &[TensorSpec], fields: &str) -> Result<Vec<Column>, TensorsError> {

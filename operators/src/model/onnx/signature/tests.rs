@@ -52,7 +52,7 @@ fn refusal(inputs: &[ValueType], outputs: &[ValueType], file: &ModelFile) -> Str
 /// Where the batch axis of each input is, and how many rows a run has if that is fixed.
 fn batch(inputs: &[ValueType], options: &[(&str, InputOptions)]) -> (Vec<Option<usize>>, Option<usize>) {
     let declared = verdict(inputs, &[floats(&[-1])], &file(None, options)).unwrap();
-    (declared.inputs.iter().map(|input| input.batch_axis).collect(), declared.rows_fixed)
+    (declared.inputs.iter().map(|input| input.spec.batch_axis).collect(), declared.rows_fixed)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_model_of_any_rank_is_served_by_its_first_axis() {
         (&[-1, 3, -2, -2], &[Some(3), None, None]),
     ] {
         let declared = verdict(&[floats(axes)], &[floats(&[-1, 10])], &file(None, &[])).unwrap();
-        assert_eq!((declared.inputs[0].batch_axis, declared.rows_fixed), (Some(0), None));
+        assert_eq!((declared.inputs[0].spec.batch_axis, declared.rows_fixed), (Some(0), None));
         assert_eq!(declared.inputs[0].spec.axes, row);
         assert_eq!(
             declared.outputs,
