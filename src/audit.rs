@@ -38,6 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use operators::broker::{Broker, BrokerError, Isolation, LogRecord};
+use operators::codec::form::ResultForm;
 use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Offset, Partition};
 
@@ -80,6 +81,8 @@ pub struct AuditOptions {
     pub duplicates_allowed: bool,
     /// What the key of a result is.
     pub result_key: ResultKey,
+    /// In which form results are.
+    pub result_form: ResultForm,
     /// The models whose rows and outputs may hold NaN and infinities.
     pub not_finite_allowed: BTreeSet<String>,
     /// The consumer group that every dead letter must name; `None` for any.
@@ -112,6 +115,7 @@ impl AuditOptions {
             trusted: Vec::new(),
             duplicates_allowed: false,
             result_key: ResultKey::RequestId,
+            result_form: ResultForm::default(),
             not_finite_allowed: BTreeSet::new(),
             group: None,
             letter_bytes_max: None,
@@ -321,7 +325,7 @@ impl<'a> Audit<'a> {
     fn open(&mut self, partition: Partition, record: LogRecord<'_>) {
         let rules = Rules::new(self.options);
         let (ends, request) = ends::of(record.record, &rules, self.oracle);
-        let mut entry = Entry::new(record, request.as_ref(), ends, self.options.result_key);
+        let mut entry = Entry::new(record, request.as_ref(), ends, self.options);
         self.report.requests += 1;
         if let Some(request) = request.filter(|_| self.options.infer && entry.ends.allow_result()) {
             entry.numbers = Numbers::Pending;

@@ -8,13 +8,14 @@
 //! What is sent and when are apart: a load can be written at once, into a topic that is drained later, or paced in an open loop.
 
 mod bad;
+mod model_row;
+mod open_inference;
 mod schedule;
 mod tenants;
 mod tensor;
 mod write;
 
-use std::str::FromStr;
-
+use operators::codec::form::{FORMS, Form};
 use operators::dead_letter::Reason;
 use operators::model::is_model_id;
 use operators::records::{RecordView, Records};
@@ -22,34 +23,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 pub use bad::{BAD_KINDS, BadKind};
+pub use model_row::ModelRow;
 pub use schedule::Schedule;
 
 use crate::request::MODEL_ID;
 use tenants::Tenants;
 use write::{Parts, Writer};
-
-/// A model that requests are made for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelRow {
-    /// Its id.
-    pub id: String,
-    /// Floats a row.
-    pub row_len: usize,
-}
-
-impl FromStr for ModelRow {
-    type Err = LoadError;
-
-    /// Reads `id:row_len`.
-    fn from_str(text: &str) -> Result<Self, LoadError> {
-        let (id, row_len) = text.split_once(':').ok_or_else(|| LoadError::Model(text.to_owned()))?;
-        let row_len = row_len.parse().map_err(|_| LoadError::Model(text.to_owned()))?;
-        if !is_model_id(id.as_bytes()) {
-            return Err(LoadError::Model(text.to_owned()));
-        }
-        Ok(Self { id: id.to_owned(), row_len })
-    }
-}
 
 /// The form of generated requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +38,11 @@ pub enum LoadForm {
     Json,
     /// Raw tensors, application/x-tensor
     Tensor,
-    /// Either, at random
+    /// JSON of the Open Inference Protocol, application/x-open-inference+json
+    OpenInference,
+    /// The same with its tensor behind the JSON, application/octet-stream
+    OpenInferenceBinary,
+    /// Each of them, at random
     Mixed,
 }
 
@@ -111,8 +94,10 @@ impl Default for LoadOptions {
 /// Why a load cannot be generated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// A model is not written as `id:row_len`.
-    #[error("`{0}` is not a model with the floats of its row: write it as `mlp-16:16`")]
+    /// A model is not written as [`ModelRow`] reads it.
+    #[error(
+        "`{0}` is not a model with the floats of its row: write it as `mlp-16:16`, or with its axes as `cnn-6x64:6x64`, and with the name of its input behind that if it is not `input`"
+    )]
     Model(String),
     /// A kind of bad request does not exist.
     #[error("`{0}` is not a kind of bad request; there are {names}", names = bad::names())]
@@ -172,7 +157,7 @@ impl Generated {
 /// ```
 /// use tidemill::load::{Load, LoadOptions, ModelRow};
 ///
-/// let models = vec![ModelRow { id: "mlp-16".to_owned(), row_len: 16 }];
+/// let models = vec![ModelRow::new("mlp-16", &[16])];
 /// let options = LoadOptions { requests: 100, models, bad: 0.2, ..LoadOptions::default() };
 /// let requests: Vec<_> = Load::new(options.clone()).unwrap().collect();
 /// assert_eq!(requests.iter().filter(|request| request.made.bad.is_some()).count(), 20);
@@ -251,18 +236,29 @@ impl Load {
         match bad {
             None => {
                 let key = format!("{tenant_id}|{}", model.id);
-                let tensor = match self.options.form {
-                    LoadForm::Json => false,
-                    LoadForm::Tensor => true,
-                    LoadForm::Mixed => self.random.next_u32().is_multiple_of(2),
+                let form = match self.options.form {
+                    LoadForm::Json => Form::Json,
+                    LoadForm::Tensor => Form::Tensor,
+                    LoadForm::OpenInference => Form::OpenInference,
+                    LoadForm::OpenInferenceBinary => Form::OpenInferenceBinary,
+                    LoadForm::Mixed => FORMS[self.random.next_u32() as usize % FORMS.len()],
                 };
-                if tensor {
-                    let row = self.writer.numbers(model.row_len, &mut self.random);
-                    tensor::push(records, &key, &parts, &tensor::bytes(&row));
-                } else {
-                    records.push_with(Some(key.as_bytes()), |out| {
-                        self.writer.request(out, &parts, &mut self.random);
-                    });
+                match form {
+                    Form::Json => {
+                        records.push_with(Some(key.as_bytes()), |out| {
+                            self.writer.request(out, &parts, &mut self.random);
+                        });
+                    }
+                    Form::Tensor => {
+                        let row = self.writer.numbers(model.row_len, &mut self.random);
+                        tensor::push(records, &key, &parts, &tensor::bytes(&row));
+                    }
+                    Form::OpenInference | Form::OpenInferenceBinary => {
+                        let (writer, random) = (&self.writer, &mut self.random);
+                        let binary = form == Form::OpenInferenceBinary;
+                        let draft = open_inference::Draft::new(writer, &parts, binary, random);
+                        draft.push(records, &key, writer, &parts, random);
+                    }
                 }
                 records.push_header(MODEL_ID, Some(model.id.as_bytes()));
             }

@@ -1,4 +1,4 @@
-//! A request, as its bytes say it: JSON read with `serde_json`, or a raw tensor, for the tools around the engine.
+//! A request, as its bytes say it, in whatever form: for the tools around the engine.
 //!
 //! The engine has decoders of its own. That the tools read requests by another road is meant: the one checks the other.
 
@@ -9,9 +9,11 @@ use operators::records::RecordView;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+mod open_inference;
 mod tensor;
 mod tensors;
 
+pub use open_inference::{dtype, numbers_in};
 pub use tensors::{Number, Tensor, number, tensors};
 
 /// The header that names a request's model.
@@ -61,6 +63,8 @@ impl Request {
         match Form::of(record) {
             Some(Form::Json) => Self::read(record.value().unwrap_or_default()),
             Some(Form::Tensor) => tensor::read(record),
+            Some(Form::OpenInference) => open_inference::read(record, false),
+            Some(Form::OpenInferenceBinary) => open_inference::read(record, true),
             None => {
                 let found = record.header(CONTENT_TYPE).flatten().unwrap_or_default();
                 Err(RequestError::UnsupportedType(String::from_utf8_lossy(found).into_owned()))
@@ -179,6 +183,8 @@ impl Names {
     pub fn of(record: RecordView<'_>) -> Self {
         match Form::of(record) {
             Some(Form::Tensor) => tensor::names(record),
+            Some(Form::OpenInference) => open_inference::names(record, false),
+            Some(Form::OpenInferenceBinary) => open_inference::names(record, true),
             Some(Form::Json) | None => Self::read(record.value().unwrap_or_default()),
         }
     }
@@ -204,7 +210,7 @@ impl Names {
 pub fn check_optional_fields(record: RecordView<'_>) -> Result<(), RequestError> {
     match Form::of(record) {
         Some(Form::Json) => check_optional_json(record.value().unwrap_or_default()),
-        Some(Form::Tensor) | None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 

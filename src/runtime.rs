@@ -1,6 +1,5 @@
 //! From a configuration to an engine: the models opened, the topics looked at, the parts put together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dataflows::engine::{Engine, LOADING};
@@ -9,7 +8,6 @@ use operators::allowance::Allowances;
 use operators::broker::{Broker, PollLimit, TopicDescription};
 use operators::catalog::{Catalog, Listing};
 use operators::clock::Clock;
-use operators::codec::form::ResultForm;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::continuity::{Missing, Policy};
@@ -23,6 +21,7 @@ use operators::outbox::TransactionLimit;
 
 use crate::cli::{Candidate, CliError, Context, Exit};
 use crate::config::{self, Config, JournalFolder, OffsetsMissing, Order, ResultKey, batch_bytes_max};
+use crate::load::ModelRow;
 use crate::metrics::Metrics;
 
 /// What one activation of a source polls at most: enough to be worth an activation, little enough not to hold a worker up.
@@ -235,11 +234,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         results: config.topics.results.name.clone(),
         result_bytes_max: bytes_max(&topics.results, config),
         result_key_is_request_key: config.results_key == ResultKey::RequestKey,
-        result_form: match config.results_form {
-            config::ResultsForm::Json => ResultForm::Json,
-            config::ResultsForm::Tensor => ResultForm::Tensor,
-            config::ResultsForm::Request => ResultForm::Request,
-        },
+        result_form: config.results_form.meant(),
         dead_letters: config.topics.dlq.name.clone(),
         dead_letter_partitions: topics.dlq.partitions,
         dead_letter_bytes_max: bytes_max(&topics.dlq, config),
@@ -322,17 +317,24 @@ pub fn fault_error(fault: &Fault) -> CliError {
     CliError::failed(exit, fault.to_string()).with_help(help)
 }
 
-/// The row length of each model that is served and takes one row of floats: what requests can be made up for.
-pub fn row_lens(catalog: &Catalog) -> BTreeMap<String, usize> {
-    let served = catalog.listings().iter().filter_map(|listing| match listing {
-        Listing::Served(served) => Some((served.id.clone(), served.signature.floats()?)),
-        Listing::Unavailable { .. } => None,
-    });
-    served.collect()
+/// The models that are served and take one row of floats: what requests can be made up for.
+pub fn model_rows(catalog: &Catalog) -> Vec<ModelRow> {
+    let mut rows: Vec<ModelRow> = catalog
+        .listings()
+        .iter()
+        .filter_map(|listing| match listing {
+            Listing::Served(served) => ModelRow::of(&served.id, &served.signature),
+            Listing::Unavailable { .. } => None,
+        })
+        .collect();
+    rows.sort_by(|left, right| left.id.cmp(&right.id));
+    rows
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::{Machine, Sources, load};
 

@@ -78,6 +78,6 @@ pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
 
 /// One request, of another seed than the load: so its id is none of the load's that are measured.
 fn straggler() -> Result<Load, Failure> {
-    let models = vec![ModelRow { id: "anomaly-32".to_owned(), row_len: 32 }];
+    let models = vec![ModelRow::new("anomaly-32", &[32])];
     Ok(Load::new(LoadOptions { requests: 1, models, seed: 2, ..LoadOptions::default() })?)
 }

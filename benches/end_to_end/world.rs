@@ -88,7 +88,7 @@ impl World {
     /// A load of good requests for one model.
     #[expect(clippy::unused_self, reason = "it reads as what it is: a load for this world")]
     pub(crate) fn load(&self, model: &str, row_len: usize, requests: u64) -> Result<Load, Failure> {
-        let models = vec![ModelRow { id: model.to_owned(), row_len }];
+        let models = vec![ModelRow::new(model, &[row_len])];
         Ok(Load::new(LoadOptions { requests, models, ..LoadOptions::default() })?)
     }
 

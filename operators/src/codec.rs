@@ -1,12 +1,14 @@
 //! Bytes to rows and outcomes to bytes.
 //!
 //! A request comes in one of several forms, and its header `content-type` says in which; a topic may mix them. Each form has a decoder
-//! of its own, and all of them give the same [`Request`].
+//! of its own, and all of them give the same [`Request`] or [`Tensors`].
 
 mod digits;
 pub mod facts;
 pub mod form;
 pub mod json;
+pub mod open_inference;
+pub mod results;
 pub mod x_tensor;
 
 use std::borrow::Cow;

@@ -20,9 +20,9 @@ use crate::block::Block;
 use crate::catalog::ModelIndex;
 use crate::clock::{Clock, Moment};
 use crate::codec::facts::{BatchFacts, RowFacts};
-use crate::codec::form::{Form, ResultForm};
-use crate::codec::json::{self, ResultTemplate};
-use crate::codec::x_tensor::TensorResults;
+use crate::codec::form::ResultForm;
+use crate::codec::json;
+use crate::codec::results::Results;
 use crate::cost::Sample;
 use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::device::{Batch, Executed, Left};
@@ -212,7 +212,7 @@ impl<'a> Book<'a> {
             outputs: &served.signature.outputs,
             columns: outputs,
         };
-        let (template, tensors) = (ResultTemplate::new(&facts), TensorResults::new(facts));
+        let results = Results::new(facts);
         for (index, place) in range.enumerate() {
             let (block, row, epoch) = self.rows[place];
             let (queue, latency) = self.time(block, row, now);
@@ -222,29 +222,26 @@ impl<'a> Book<'a> {
                 RowFacts { request_id, tenant_id, partition: lease.partition, offset, latency, queue, index };
             let original = block.polled.records.get(block.rows[row].record as usize);
             let traceparent = original.header(b"traceparent").flatten();
-            let mut failed = None;
+            let mut written = Ok(0);
             let (own_key, form) = (self.parts.result_key_is_request_key, self.parts.result_form.of(original));
             let result_bytes_max = self.parts.result_bytes_max;
             let page = self.page(block.home, epoch);
             page.push(lease, offset, Kind::Result, |records| {
                 let key = if own_key { original.key() } else { Some(request_id.as_bytes()) };
                 records.push_with(key, |out| {
-                    failed = match form {
-                        Form::Json => template.encode(&facts, out).err(),
-                        Form::Tensor => tensors.encode(&facts, out).err(),
-                    }
+                    written = results.encode(form, &facts, out);
                 });
                 records.push_header(b"model_id", Some(served.id.as_bytes()));
                 records.push_header(b"tenant_id", Some(tenant_id.as_bytes()));
-                if form == Form::Tensor {
-                    tensors.headers(&facts, records);
+                if let Ok(json) = written {
+                    results.headers(form, &facts, json, records);
                 }
                 if let Some(traceparent) = traceparent {
                     records.push_header(b"traceparent", Some(traceparent));
                 }
             });
             let size = page.record(page.len() - 1).payload_bytes();
-            if let Some(error) = failed {
+            if let Err(error) = written {
                 page.pop();
                 self.letter(place, Reason::NotFinite, Stage::Encode, &error.to_string());
             } else if size > result_bytes_max {

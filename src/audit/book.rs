@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use operators::broker::{LogRecord, RecordTime};
+use operators::codec::form::Form;
 use operators::dead_letter::{REASONS, Reason};
 use operators::lease::{NextOffset, Offset, Partition};
 
-use super::ResultKey;
 use super::ends::{self, Ends};
 use super::fingerprint::{self, Extent, Fingerprint, NamePrint};
 use super::report::{FaultKind, Findings};
+use super::{AuditOptions, ResultKey};
 use crate::request::Request;
 
 /// What is kept of a request.
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) traceparent: NamePrint,
     /// Of the key that its result must have.
     pub(super) result_key: NamePrint,
+    /// The form that its result must have.
+    pub(super) result_form: Form,
     pub(super) ends: Ends,
     pub(super) numbers: Numbers,
     results: u8,
@@ -47,7 +50,12 @@ pub(super) enum Numbers {
 }
 
 impl Entry {
-    pub(super) fn new(record: LogRecord<'_>, request: Option<&Request>, ends: Ends, key: ResultKey) -> Self {
+    pub(super) fn new(
+        record: LogRecord<'_>,
+        request: Option<&Request>,
+        ends: Ends,
+        options: &AuditOptions,
+    ) -> Self {
         let view = record.record;
         let [request_id, tenant_id, model_id] = ends::name_prints(view, request);
         Self {
@@ -59,10 +67,11 @@ impl Entry {
             tenant_id,
             model_id,
             traceparent: fingerprint::name(view.header(b"traceparent").flatten()),
-            result_key: match key {
+            result_key: match options.result_key {
                 ResultKey::RequestId => request_id,
                 ResultKey::RequestKey => fingerprint::name(view.key()),
             },
+            result_form: options.result_form.of(view),
             ends,
             numbers: Numbers::Unneeded,
             results: 0,

@@ -199,6 +199,7 @@ impl Found {
             }
         }
         let dtypes = types(record);
+        let typed = Form::of(record).is_some_and(|form| form != Form::Json);
         if let (Lookup::Serves { inputs }, Some(dtypes)) = (&lookup, dtypes)
             && !inputs.take_types(dtypes)
         {
@@ -209,7 +210,7 @@ impl Found {
             Lookup::Unavailable(_) => self.faults.add(Reason::ModelUnavailable),
             Lookup::Serves { .. } => {}
             Lookup::NotAsked => {
-                if dtypes.is_some() {
+                if typed {
                     self.doubts.add(Reason::UnsupportedType);
                 }
                 self.doubts.add_all(&[Reason::UnknownModel, Reason::ModelUnavailable, Reason::WrongShape]);

@@ -13,6 +13,8 @@ pub struct Input {
     pub dtype: String,
     /// The axes of a row; `None` for one of any length.
     pub axes: Vec<Option<usize>>,
+    /// Where the axis of the batch stands among them in the model, if it has one.
+    pub batch_axis: Option<usize>,
 }
 
 /// The inputs of a model that a request has to give, in the order of its file.
@@ -23,7 +25,7 @@ impl Inputs {
     /// One of 32-bit floats, with rows of this shape.
     pub fn of_floats(row_shape: &[usize]) -> Self {
         let axes = row_shape.iter().copied().map(Some).collect();
-        Self(vec![Input { name: "input".to_owned(), dtype: "f32".to_owned(), axes }])
+        Self(vec![Input { name: "input".to_owned(), dtype: "f32".to_owned(), axes, batch_axis: Some(0) }])
     }
 
     /// Whether it is one of 32-bit floats whose rows all have the same axes.
@@ -55,10 +57,14 @@ impl Inputs {
             return reasons;
         };
         for (input, tensor) in pairs {
+            // Raw tensors have their types in a header, with which they have been compared.
+            if tensor.name.is_some() && tensor.dtype.as_ref().is_some_and(|dtype| *dtype != input.dtype) {
+                reasons.push(Reason::UnsupportedType);
+            }
             if !input.fits(tensor) {
                 reasons.push(Reason::WrongShape);
             }
-            if !tensor.numbers.iter().all(|number| input.has(*number)) {
+            if tensor.foreign || !tensor.numbers.iter().all(|number| input.has(*number)) {
                 reasons.push(Reason::Undecodable);
             }
             if finite_only && !tensor.numbers.iter().all(|number| input.is_finite(*number)) {
@@ -95,7 +101,12 @@ impl Input {
             let axes: Vec<usize> = self.axes.iter().map(|axis| axis.unwrap_or(rest)).collect();
             Some(axes).filter(|axes| open < 2 && axes.iter().product::<usize>() == numbers && rest > 0)
         };
-        match &tensor.shape {
+        let shape = match (&tensor.shape, self.batch_axis.filter(|_| tensor.batch)) {
+            (Some(shape), Some(axis)) if shape.get(axis) != Some(&1) => return None,
+            (Some(shape), Some(axis)) => Some([&shape[..axis], &shape[axis + 1..]].concat()),
+            (shape, _) => shape.clone(),
+        };
+        match &shape {
             None => guessed(),
             Some(shape) if shape.len() == self.axes.len() => {
                 let fits = self.axes.iter().zip(shape).all(|(own, axis)| own.is_none_or(|own| own == *axis));
@@ -103,7 +114,7 @@ impl Input {
                     .filter(|axes| fits && axes.iter().product::<usize>() == numbers && numbers > 0)
             }
             // Raw tensors may be flattened.
-            Some(shape) if shape.len() == 1 && tensor.dtype.is_some() => guessed(),
+            Some(shape) if shape.len() == 1 && tensor.dtype.is_some() && !tensor.batch => guessed(),
             Some(_) => None,
         }
     }
@@ -164,6 +175,8 @@ mod tests {
             name: name.map(str::to_owned),
             dtype: dtype.map(str::to_owned),
             shape: shape.map(<[usize]>::to_vec),
+            batch: false,
+            foreign: false,
             numbers: numbers.to_vec(),
         }
     }
@@ -173,6 +186,7 @@ mod tests {
             name: name.to_owned(),
             dtype: dtype.to_owned(),
             axes: axes.to_vec(),
+            batch_axis: Some(0),
         };
         Inputs(vec![input("audio", "f32", &[Some(2), None]), input("rate", "i64", &[])])
     }

@@ -29,9 +29,12 @@ pub trait Oracle {
     ///
     /// # Errors
     ///
-    /// If it fails on it, and why; and where the oracle knows only models of floats.
-    fn infer_tensors(&mut self, model_id: &str, _tensors: &[Tensor]) -> Result<Vec<f64>, String> {
-        Err(format!("the oracle knows model {model_id} as one of floats"))
+    /// If it fails on it, and why; and where the oracle knows only models of floats, if they are no row of one.
+    fn infer_tensors(&mut self, model_id: &str, tensors: &[Tensor]) -> Result<Vec<f64>, String> {
+        let [tensor] = tensors else { return Err(format!("model {model_id} is known as one of floats")) };
+        #[expect(clippy::cast_possible_truncation, reason = "the model takes 32 bits")]
+        let row: Vec<f32> = tensor.numbers.iter().map(|number| number.float() as f32).collect();
+        Ok(self.infer(model_id, &row)?.into_iter().map(f64::from).collect())
     }
 }
 

@@ -1,9 +1,11 @@
 //! One result, against the request that it says it is of.
 
 mod numbers;
+mod open_inference;
 mod tensor;
 
 use operators::broker::LogRecord;
+use operators::codec::form::Form;
 use operators::lease::{Offset, Partition};
 use operators::records::RecordView;
 use serde::Deserialize;
@@ -30,6 +32,9 @@ impl Origin {
         }
         if tensor::is_one(record) {
             return tensor::origin(record);
+        }
+        if let Some(binary) = open_inference::is_one(record) {
+            return open_inference::origin(record, binary);
         }
         let value = record.value().ok_or("the value is null")?;
         let body: Body =
@@ -63,6 +68,9 @@ impl Body {
         if tensor::is_one(record) {
             return tensor::body(record);
         }
+        if let Some(binary) = open_inference::is_one(record) {
+            return open_inference::body(record, binary);
+        }
         let body: Self =
             serde_json::from_slice(record.value().unwrap_or_default()).map_err(|error| error.to_string())?;
         if body.output.is_some() == body.outputs.is_some() {
@@ -95,6 +103,7 @@ pub(super) fn complaints(record: LogRecord<'_>, entry: &Entry, expected: &mut Ex
         (print(body.tenant_id.as_bytes()) == entry.tenant_id, "field `tenant_id` is not the request's"),
         (print(body.model_id.as_bytes()) == entry.model_id, "field `model_id` is not the request's"),
         (fingerprint::name(record.key()) == entry.result_key, "the key is not the one of this request"),
+        (Form::of(record) == Some(entry.result_form), "it is of another form than was configured"),
         (header(b"model_id") == entry.model_id, "header `model_id` is not the request's"),
         (header(b"tenant_id") == entry.tenant_id, "header `tenant_id` is not the request's"),
         (header(b"traceparent") == entry.traceparent, "header `traceparent` is not the request's"),

@@ -10,6 +10,7 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::broker::{Broker, BrokerError, Class};
 use operators::clock::{Clock, Moment};
+use operators::codec::form::ResultForm;
 use operators::lease::{Offset, Partition};
 
 use crate::audit::{AuditError, AuditOptions, Oracle, ResultKey, Tolerance, Watcher, audit};
@@ -101,6 +102,8 @@ pub struct Settings {
     pub duplicates_allowed: bool,
     /// What the key of a result is.
     pub result_key: ResultKey,
+    /// In which form results are.
+    pub result_form: ResultForm,
     /// The models whose rows and outputs may hold NaN and infinities.
     pub not_finite_allowed: BTreeSet<String>,
     /// The largest request that the engine reads, if there is such a bound.
@@ -115,6 +118,7 @@ impl Settings {
         AuditOptions {
             duplicates_allowed: self.duplicates_allowed,
             result_key: self.result_key,
+            result_form: self.result_form,
             not_finite_allowed: self.not_finite_allowed.clone(),
             group: self.group.clone(),
             letter_bytes_max: self.letter_bytes_max,
@@ -251,6 +255,7 @@ mod tests {
             group: Some("inference-workers".to_owned()),
             duplicates_allowed: false,
             result_key: ResultKey::RequestId,
+            result_form: ResultForm::default(),
             not_finite_allowed: BTreeSet::new(),
             record_bytes_max: None,
             letter_bytes_max: None,

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::load::{Load, LoadOptions, ModelRow, Schedule};
 use crate::metrics::{Metrics, Snapshot};
 use crate::produce::{Sender, send_load};
-use crate::runtime::{Prepared, fault_error, prepare, row_lens};
+use crate::runtime::{Prepared, fault_error, model_rows, prepare};
 use crate::topics;
 
 /// What `tidemill demo` takes.
@@ -91,8 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         topics::make(&mut *broker.admin()?, &spec)?;
     }
     let Prepared { engine, metrics, .. } = prepare(&config, context, Arc::clone(&broker))?;
-    let models: Vec<ModelRow> =
-        row_lens(&engine.models.catalog).into_iter().map(|(id, row_len)| ModelRow { id, row_len }).collect();
+    let models: Vec<ModelRow> = model_rows(&engine.models.catalog);
     let mut oracle = tools::oracle(&config, context)?;
 
     let started = context.clock.now();

@@ -40,7 +40,8 @@ pub struct Args {
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
 
-    /// Models as `id:floats`, or `id` with --row-len, separated by commas; those of the model folder if absent
+    /// Models as `id:floats` or `id:axes:input` (`cnn:6x64:image`), or `id` with --row-len, separated by commas; those of the model folder if absent. Axes and
+    /// input matter to the forms of the Open Inference Protocol
     #[arg(long, value_name = "ID:LEN,...", value_delimiter = ',')]
     pub models: Vec<ModelArg>,
 
@@ -106,11 +107,11 @@ fn up_to_a_gigabyte() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000_000)
 }
 
-/// A model on the command line: `id` or `id:floats`.
+/// A model on the command line: `id`, or what [`ModelRow`] reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelArg {
     id: String,
-    row_len: Option<usize>,
+    row: Option<ModelRow>,
 }
 
 impl FromStr for ModelArg {
@@ -118,8 +119,8 @@ impl FromStr for ModelArg {
 
     fn from_str(text: &str) -> Result<Self, LoadError> {
         let with_length = if text.contains(':') { text.to_owned() } else { format!("{text}:0") };
-        let ModelRow { id, row_len } = with_length.parse().map_err(|_| LoadError::Model(text.to_owned()))?;
-        Ok(Self { id, row_len: text.contains(':').then_some(row_len) })
+        let row: ModelRow = with_length.parse().map_err(|_| LoadError::Model(text.to_owned()))?;
+        Ok(Self { id: row.id.clone(), row: text.contains(':').then_some(row) })
     }
 }
 
@@ -267,7 +268,7 @@ impl Source {
 impl Args {
     /// Whether requests are made up for models whose row lengths the arguments do not say.
     pub fn needs_row_lens(&self) -> bool {
-        let unknown = |model: &ModelArg| model.row_len.or(self.row_len).is_none();
+        let unknown = |model: &ModelArg| model.row.is_none() && self.row_len.is_none();
         self.generate.is_some() && (self.models.is_empty() || self.models.iter().any(unknown))
     }
 }
@@ -277,10 +278,10 @@ fn models(args: &Args, known: &[ModelRow]) -> Result<Vec<ModelRow>, Failure> {
         return Ok(known.to_vec());
     }
     let row = |model: &ModelArg| {
-        let of_folder = known.iter().find(|row| row.id == model.id).map(|row| row.row_len);
-        let row_len = model.row_len.or(args.row_len).or(of_folder);
-        let row_len = row_len.ok_or_else(|| Failure::NoRowLen(model.id.clone()))?;
-        Ok(ModelRow { id: model.id.clone(), row_len })
+        let of_length = || args.row_len.map(|row_len| ModelRow::new(&model.id, &[row_len]));
+        let of_folder = || known.iter().find(|row| row.id == model.id).cloned();
+        let row = model.row.clone().or_else(of_length).or_else(of_folder);
+        row.ok_or_else(|| Failure::NoRowLen(model.id.clone()))
     };
     args.models.iter().map(row).collect()
 }

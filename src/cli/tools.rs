@@ -13,7 +13,7 @@ use super::{CliError, Context, Exit, audit, produce};
 use crate::audit::{NoOracle, Oracle, OrtOracle, ResultKey};
 use crate::config::{Config, Delivery, ResultKey as ConfiguredKey};
 use crate::load::ModelRow;
-use crate::runtime::{open_bytes_max, open_models, row_lens};
+use crate::runtime::{model_rows, open_bytes_max, open_models};
 
 /// Runs `tidemill produce`.
 ///
@@ -27,7 +27,7 @@ pub(super) fn produce(mut args: produce::Args, context: &Context) -> Result<Exit
     // The rows of models are only needed to make requests up; a folder that can't be read is no reason not to send given ones.
     let known: Vec<ModelRow> = if args.needs_row_lens() {
         let models = open_models(&config, context)?;
-        row_lens(&models.catalog).into_iter().map(|(id, row_len)| ModelRow { id, row_len }).collect()
+        model_rows(&models.catalog)
     } else {
         Vec::new()
     };
@@ -101,6 +101,7 @@ pub(super) fn audit_settings(config: &Config) -> audit::Settings {
             ConfiguredKey::RequestId => ResultKey::RequestId,
             ConfiguredKey::RequestKey => ResultKey::RequestKey,
         },
+        result_form: config.results_form.meant(),
         not_finite_allowed: allowed,
         record_bytes_max: Some(config.records_bytes_max),
         letter_bytes_max: None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use operators::catalog::NotFinite;
+use operators::codec::form::{Form, ResultForm};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
@@ -281,8 +282,25 @@ pub enum ResultsForm {
     Json,
     /// A raw tensor.
     Tensor,
+    /// As a model server of the Open Inference Protocol answers.
+    OpenInference,
+    /// The same, with tensors behind the JSON.
+    OpenInferenceBinary,
     /// That of its request.
     Request,
+}
+
+impl ResultsForm {
+    /// The form as the engine and the audit know it.
+    pub fn meant(self) -> ResultForm {
+        match self {
+            Self::Json => ResultForm::Always(Form::Json),
+            Self::Tensor => ResultForm::Always(Form::Tensor),
+            Self::OpenInference => ResultForm::Always(Form::OpenInference),
+            Self::OpenInferenceBinary => ResultForm::Always(Form::OpenInferenceBinary),
+            Self::Request => ResultForm::Request,
+        }
+    }
 }
 
 /// Where to begin in a partition without a committed offset.

@@ -9,7 +9,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::write::{Parts, Writer};
-use super::{LoadError, tensor};
+use super::{LoadError, open_inference, tensor};
 use crate::request::MODEL_ID;
 
 macro_rules! bad_kinds {
@@ -83,6 +83,12 @@ bad_kinds! {
     TensorLength, "tensor_length" => Undecodable;
     /// A raw tensor that holds NaN.
     TensorNan, "tensor_nan" => NotFinite;
+    /// A request of the Open Inference Protocol for a batch of two rows.
+    OpenInferenceBatch, "open_inference_batch" => WrongShape;
+    /// One of another type than the model takes.
+    OpenInferenceType, "open_inference_type" => UnsupportedType;
+    /// One whose tensor is a byte shorter than its JSON says.
+    OpenInferenceLength, "open_inference_length" => Undecodable;
 }
 
 impl FromStr for BadKind {
@@ -117,6 +123,10 @@ pub(super) fn push(
     let key = format!("{tenant_id}|{model_id}");
     if matches!(kind, BadKind::TensorType | BadKind::TensorLength | BadKind::TensorNan) {
         return push_tensor(kind, records, &key, writer, parts, random);
+    }
+    if matches!(kind, BadKind::OpenInferenceBatch | BadKind::OpenInferenceType | BadKind::OpenInferenceLength)
+    {
+        return push_open_inference(kind, records, &key, writer, parts, random);
     }
     let value = (kind != BadKind::NullValue).then(|| match kind {
         BadKind::NotJson => b"model=mlp input=0.1;0.2".to_vec(),
@@ -161,6 +171,31 @@ fn push_tensor(
     if kind == BadKind::TensorType {
         records.push_header(b"dtype", Some(b"f64"));
     }
+    records.push_header(MODEL_ID, Some(parts.model.id.as_bytes()));
+}
+
+/// Adds a request of the Open Inference Protocol with a fault.
+fn push_open_inference(
+    kind: BadKind,
+    records: &mut Records,
+    key: &str,
+    writer: &Writer,
+    parts: &Parts<'_>,
+    random: &mut impl Rng,
+) {
+    let binary = kind == BadKind::OpenInferenceLength;
+    let mut draft = open_inference::Draft::new(writer, parts, binary, random);
+    match kind {
+        BadKind::OpenInferenceBatch => draft.shape[0] *= 2,
+        BadKind::OpenInferenceType => draft.datatype = "FP64",
+        _ => {
+            let bytes = draft.binary.get_or_insert_default();
+            if bytes.pop().is_none() {
+                bytes.push(0);
+            }
+        }
+    }
+    draft.push(records, key, writer, parts, random);
     records.push_header(MODEL_ID, Some(parts.model.id.as_bytes()));
 }
 

@@ -125,15 +125,31 @@ impl Validator {
     }
 
     fn check_row(&self, request: Request) -> Result<Request, Refusal> {
+        if request.tensors.iter().any(|tensor| tensor.foreign) {
+            let what = "an input holds what is no number of its type, or not as many as its axes say";
+            return Err(RequestError::Undecodable(what.to_owned()).into());
+        }
         if !self.row_lens.is_empty() {
             let Some(&row_len) = self.row_lens.get(&request.model_id) else {
                 return Err(Refusal::UnknownModel(request.model_id));
             };
-            if request.input.len() != row_len {
-                return Err(Refusal::WrongLength { found: request.input.len(), row_len });
+            let typed = request.tensors.iter().find_map(|tensor| tensor.dtype.as_ref());
+            if let Some(dtype) = typed.filter(|dtype| *dtype != "f32") {
+                return Err(RequestError::UnsupportedType(format!(
+                    "numbers of type {dtype} as a row of floats"
+                ))
+                .into());
+            }
+            let of_tensors = || request.tensors.iter().map(|tensor| tensor.numbers.len()).sum();
+            let found = if request.tensors.is_empty() { request.input.len() } else { of_tensors() };
+            if found != row_len {
+                return Err(Refusal::WrongLength { found, row_len });
             }
         }
-        match request.input.iter().position(|number| !number.is_finite()) {
+        let of_tensors =
+            request.tensors.iter().flat_map(|tensor| &tensor.numbers).map(|number| number.float());
+        let mut numbers = request.input.iter().copied().map(f64::from).chain(of_tensors);
+        match numbers.position(|number| !number.is_finite()) {
             Some(place) => Err(Refusal::NotFinite(place)),
             None => Ok(request),
         }

@@ -10,7 +10,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::tensor::{shape, text};
-use super::{RequestError, text as text_of};
+use super::{RequestError, open_inference, text as text_of};
 
 /// A number of a request, as exactly as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -66,6 +66,10 @@ pub struct Tensor {
     pub dtype: Option<String>,
     /// Its axes, where the request tells them.
     pub shape: Option<Vec<usize>>,
+    /// Whether the batch's is among them.
+    pub batch: bool,
+    /// Whether it holds what is no number of its type, or not as many as its axes say: then it can only be refused.
+    pub foreign: bool,
     /// Its numbers in C order.
     pub numbers: Vec<Number>,
 }
@@ -79,6 +83,8 @@ pub fn tensors(record: RecordView<'_>) -> Result<Vec<Tensor>, RequestError> {
     match Form::of(record) {
         Some(Form::Json) => of_json(record.value().unwrap_or_default()),
         Some(Form::Tensor) => of_bytes(record),
+        Some(Form::OpenInference) => open_inference::read(record, false).map(|request| request.tensors),
+        Some(Form::OpenInferenceBinary) => open_inference::read(record, true).map(|request| request.tensors),
         None => Err(RequestError::UnsupportedType("a form that is none of its own".to_owned())),
     }
 }
@@ -104,7 +110,9 @@ pub(super) fn of_json(value: &[u8]) -> Result<Vec<Tensor>, RequestError> {
 }
 
 /// What is there, if it is there: `null` is no way to leave it out.
-fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -120,8 +128,15 @@ enum Written {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shaped {
+    #[serde(deserialize_with = "axes")]
     shape: Vec<usize>,
     data: Vec<Number>,
+}
+
+/// The axes of a tensor, of which there are no more than 16.
+fn axes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    let axes = Vec::deserialize(deserializer)?;
+    if axes.len() > 16 { Err(D::Error::custom("a tensor has too many axes")) } else { Ok(axes) }
 }
 
 impl Written {
@@ -131,7 +146,7 @@ impl Written {
             Self::Array(numbers) => (None, numbers),
             Self::Shaped(Shaped { shape, data }) => (Some(shape), data),
         };
-        Tensor { name, dtype: None, shape, numbers }
+        Tensor { name, dtype: None, shape, batch: false, foreign: false, numbers }
     }
 }
 
@@ -188,7 +203,8 @@ pub(super) fn of_bytes(record: RecordView<'_>) -> Result<Vec<Tensor>, RequestErr
         let numbers = own.chunks(size).map(|bytes| number(dtype, bytes)).collect::<Option<Vec<_>>>();
         let numbers =
             numbers.ok_or_else(|| RequestError::Undecodable("a bool is neither 0 nor 1".to_owned()))?;
-        tensors.push(Tensor { name: None, dtype: Some(dtype.to_owned()), shape: Some(shape), numbers });
+        let dtype = Some(dtype.to_owned());
+        tensors.push(Tensor { name: None, dtype, shape: Some(shape), batch: false, foreign: false, numbers });
     }
     if rest.is_empty() { Ok(tensors) } else { Err(wrong()) }
 }
@@ -226,6 +242,8 @@ mod tests {
             name: Some(name.to_owned()),
             dtype: None,
             shape,
+            batch: false,
+            foreign: false,
             numbers,
         };
         let expected = [

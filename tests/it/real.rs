@@ -117,6 +117,8 @@ fn the_audit_hears_what_the_engine_hears() {
         name: Some(name.to_owned()),
         dtype: None,
         shape: Some(shape.to_vec()),
+        batch: false,
+        foreign: false,
         numbers: numbers.into_iter().map(|number| Number::Float(number.into())).collect(),
     };
     let tensors = [

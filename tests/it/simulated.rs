@@ -102,7 +102,7 @@ fn run_seed(seed: u64) -> String {
     // Nor on how much of what is asked for may be asked for now.
     let share = if seed.is_multiple_of(5) { narrow(WAIT) } else { Share::default() };
     // Nor on how results are written. Their order by key is looked at where they are JSON.
-    let form = if seed % 4 == 3 { ResultForm::Request } else { ResultForm::Json };
+    let form = if seed % 4 == 3 { ResultForm::Request } else { ResultForm::default() };
     let world = World::new(seed, WorldOptions { slo, share, form, ..WorldOptions::default() });
     world.broker.set_faults(plan(&mut dice));
     if dice.roll(4) == 0 {
@@ -128,7 +128,7 @@ fn run_seed(seed: u64) -> String {
         }
     }
     world.assert_clean();
-    if !mixed && order != CommitOrder::None && form == ResultForm::Json {
+    if !mixed && order != CommitOrder::None && form == ResultForm::default() {
         for (key, offsets) in world.results_by_key() {
             assert!(offsets.is_sorted(), "the results of {key:?} are out of order: {offsets:?}");
         }

@@ -92,6 +92,7 @@ fn the_oracle_takes_what_the_engine_takes_and_answers_alike() {
             name: spec.name.clone(),
             dtype: spec.dtype.name().to_owned(),
             axes: spec.axes.clone(),
+            batch_axis: spec.batch_axis,
         };
         let inputs = model.signature().inputs.clone();
         assert_eq!(
@@ -104,6 +105,8 @@ fn the_oracle_takes_what_the_engine_takes_and_answers_alike() {
             name: Some(spec.name.clone()),
             dtype: None,
             shape: Some(vec![4]),
+            batch: false,
+            foreign: false,
             numbers: whole.map(|number| Number::Whole(number.into())).to_vec(),
         };
         let tensors: Vec<Tensor> = inputs.iter().map(tensor).collect();

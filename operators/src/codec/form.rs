@@ -12,7 +12,14 @@ pub enum Form {
     Json,
     /// `application/x-tensor`: see [`super::x_tensor`].
     Tensor,
+    /// `application/x-open-inference+json`: see [`super::open_inference`].
+    OpenInference,
+    /// `application/octet-stream`: the same, with tensors behind the JSON.
+    OpenInferenceBinary,
 }
+
+/// Every form.
+pub const FORMS: [Form; 4] = [Form::Json, Form::Tensor, Form::OpenInference, Form::OpenInferenceBinary];
 
 impl Form {
     /// The media type.
@@ -20,6 +27,8 @@ impl Form {
         match self {
             Self::Json => "application/json",
             Self::Tensor => "application/x-tensor",
+            Self::OpenInference => "application/x-open-inference+json",
+            Self::OpenInferenceBinary => "application/octet-stream",
         }
     }
 
@@ -44,30 +53,30 @@ impl Form {
         if media_type.is_empty() {
             return Some(Self::Json);
         }
-        [Self::Json, Self::Tensor]
-            .into_iter()
-            .find(|form| form.media_type().as_bytes().eq_ignore_ascii_case(media_type))
+        FORMS.into_iter().find(|form| form.media_type().as_bytes().eq_ignore_ascii_case(media_type))
     }
 }
 
 /// In which form results are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultForm {
-    /// As JSON.
-    #[default]
-    Json,
-    /// As raw tensors.
-    Tensor,
+    /// Always in this one.
+    Always(Form),
     /// In the form of its request.
     Request,
+}
+
+impl Default for ResultForm {
+    fn default() -> Self {
+        Self::Always(Form::Json)
+    }
 }
 
 impl ResultForm {
     /// The form of the result of a request that was decoded.
     pub fn of(self, request: RecordView<'_>) -> Form {
         match self {
-            Self::Json => Form::Json,
-            Self::Tensor => Form::Tensor,
+            Self::Always(form) => form,
             Self::Request => Form::of(request).unwrap_or(Form::Json),
         }
     }
@@ -95,9 +104,14 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed_from_a_type_that_is_nearly_right() {
-        for strange in
-            ["application/jsonl", "json", "application/x-tensor2", "application/ json", "text/json"]
-        {
+        for strange in [
+            "application/jsonl",
+            "json",
+            "application/x-tensor2",
+            "application/ json",
+            "text/json",
+            "application/x-open-inference",
+        ] {
             assert_eq!(form(Some(strange.as_bytes())), None, "{strange}");
         }
         assert_eq!(form(Some(b"application/json\xff")), None);

@@ -23,11 +23,17 @@ mod cursor;
 mod decode;
 mod encode;
 mod float;
+mod numbers;
 #[cfg(test)]
 mod oracle;
 mod tensors;
 mod text;
 mod time;
+
+pub(super) use cursor::Cursor;
+pub(super) use decode::Fault;
+pub(super) use encode::{write_numbers, write_string};
+pub(super) use numbers::{read_nested, read_shape, read_whole};
 
 pub use decode::{DecodeError, Field, NESTING_MAX, Problem, decode};
 pub use encode::ResultTemplate;

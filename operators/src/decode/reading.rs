@@ -1,7 +1,8 @@
 //! A record's body, read in the form that its content type says.
 
 use super::refusal::Refusal;
-use crate::codec::form::{CONTENT_TYPE, Form};
+use crate::codec::form::{CONTENT_TYPE, FORMS, Form};
+use crate::codec::open_inference::{self, Body, Kind, OpenInferenceError};
 use crate::codec::{Request, Tensors, json, x_tensor};
 use crate::dead_letter::{Reason, Stage};
 use crate::model::TensorSpec;
@@ -28,6 +29,7 @@ pub(super) fn floats<'a>(
         Ok(Form::Tensor) => {
             x_tensor::decode(record, values, text).map_err(|error| not_a_tensor(&error, inputs))
         }
+        Ok(Form::OpenInference | Form::OpenInferenceBinary) => return None,
         Err(refusal) => Err(refusal),
     })
 }
@@ -52,6 +54,12 @@ pub(super) fn tensors<'a>(
         Form::Tensor => {
             x_tensor::decode_tensors(record, inputs, row, text).map_err(|error| not_a_tensor(&error, inputs))
         }
+        Form::OpenInference => {
+            open_inference::decode(record, Body::Json, inputs, row, text).map_err(no_inference)
+        }
+        Form::OpenInferenceBinary => {
+            open_inference::decode(record, Body::Binary, inputs, row, text).map_err(no_inference)
+        }
     }
 }
 
@@ -61,7 +69,20 @@ pub(super) fn names<'a>(record: RecordView<'a>, text: &mut Vec<u8>) -> Result<Te
         Form::Json => json::decode_names(record.value().unwrap_or_default(), text)
             .map_err(|error| Refusal::undecodable(error.to_string(), error.tenant)),
         Form::Tensor => x_tensor::decode_names(record, text).map_err(|error| not_a_tensor(&error, &[])),
+        Form::OpenInference => open_inference::decode_names(record, Body::Json, text).map_err(no_inference),
+        Form::OpenInferenceBinary => {
+            open_inference::decode_names(record, Body::Binary, text).map_err(no_inference)
+        }
     }
+}
+
+fn no_inference(OpenInferenceError { wrong, tenant }: OpenInferenceError) -> Refusal<'static> {
+    let (reason, stage) = match wrong.kind {
+        Kind::Request => (Reason::Undecodable, Stage::Decode),
+        Kind::Type => (Reason::UnsupportedType, Stage::Decode),
+        Kind::Shape => (Reason::WrongShape, Stage::Route),
+    };
+    Refusal { reason, stage, ..Refusal::undecodable(wrong.message, tenant) }
 }
 
 fn not_a_tensor(error: &x_tensor::TensorError, inputs: &[TensorSpec]) -> Refusal<'static> {
@@ -82,8 +103,8 @@ fn form(record: RecordView<'_>) -> Result<Form, Refusal<'static>> {
     Form::of(record).ok_or_else(|| {
         let found = record.header(CONTENT_TYPE).flatten().unwrap_or_default();
         let found = String::from_utf8_lossy(&found[..found.len().min(NAMED_BYTES_MAX)]);
-        let [json, tensor] = [Form::Json, Form::Tensor].map(Form::media_type);
-        let message = format!("the content type is {found:?}, and {json} and {tensor} can be read");
+        let known = FORMS.map(Form::media_type).join(", ");
+        let message = format!("the content type is {found:?}, and these can be read: {known}");
         Refusal { reason: Reason::UnsupportedType, ..Refusal::undecodable(message, None) }
     })
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::{BatchPolicy, NotFinite};
 use crate::clock::ManualClock;
+use crate::codec::form::Form;
 use crate::fixtures::{Recorder, TestModels, block, execute_parts, lease, models};
 use crate::lease::Offset;
 use crate::model::simulated::{POISON, SimulatedBackend, SimulatedModel, expected};
@@ -272,9 +273,11 @@ fn the_key_of_a_result_is_the_request_id_or_the_requests_own_key() {
 
 #[test]
 fn a_result_has_the_form_that_is_configured_or_that_of_its_request() {
-    for (form, tensor) in
-        [(ResultForm::Json, false), (ResultForm::Tensor, true), (ResultForm::Request, false)]
-    {
+    for (form, tensor) in [
+        (ResultForm::Always(Form::Json), false),
+        (ResultForm::Always(Form::Tensor), true),
+        (ResultForm::Request, false),
+    ] {
         let mut rig = rig_with(NotFinite::Refuse, |parts| parts.result_form = form);
         let batch = one_row(&rig, ModelIndex(0));
         let executed = rig.executor.execute(&batch).unwrap();

@@ -60,7 +60,7 @@ impl Loaded {
             };
             let value = options.value.map(|value| (axes.iter().flatten().copied().collect(), number(value)));
             if value.is_none() {
-                inputs.push(Input { name, dtype: dtype(ty)?.to_owned(), axes });
+                inputs.push(Input { name, dtype: dtype(ty)?.to_owned(), axes, batch_axis });
             }
             feeds.push(Feed { ty, batch_axis, value });
         }
@@ -89,7 +89,7 @@ impl Loaded {
         let [Input { axes, .. }] = &self.inputs.0[..] else { return Err("it has several inputs".to_owned()) };
         let (&[Feed { batch_axis: Some(batch_axis), .. }], 1) = (&self.feeds[..], self.rows) else {
             let numbers = row.iter().map(|float| Number::Float((*float).into())).collect();
-            let row = Tensor { name: None, dtype: None, shape: None, numbers };
+            let row = Tensor { name: None, dtype: None, shape: None, batch: false, foreign: false, numbers };
             #[expect(clippy::cast_possible_truncation, reason = "they were 32 bits wide")]
             return Ok(self.run(&[row])?.into_iter().map(|float| float as f32).collect());
         };

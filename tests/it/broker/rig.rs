@@ -13,6 +13,7 @@ use std::time::Duration;
 use operators::broker::kafka::{KafkaBroker, KafkaConfig};
 use operators::broker::{Broker, Isolation, TopicSpec};
 use operators::clock::{Clock, Moment, SystemClock};
+use operators::codec::form::{Form, ResultForm};
 use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Partition};
 use operators::model::{InputOptions, ModelFile, store};
@@ -209,9 +210,9 @@ impl Rig {
         files
     }
 
-    /// Starts to send requests to four models, in JSON and as tensors, 1 % of them bad, of every kind in turn; so many a second, or as fast as can be.
+    /// Starts to send requests to four models, in every form, 1 % of them bad, of every kind in turn; so many a second, or as fast as can be.
     pub(crate) fn load(&self, requests: u64, rate: Option<f64>) -> Loading {
-        let models = ["anomaly-32:32", "cnn-6x64:384", "ffnn-784:784", "mlp-16:16"];
+        let models = ["anomaly-32:32", "cnn-6x64:6x64", "ffnn-784:784", "mlp-16:16"];
         let clock = SystemClock::new();
         let load = Load::new(LoadOptions {
             requests,
@@ -247,6 +248,19 @@ impl Rig {
         if by_request { ResultKey::RequestKey } else { ResultKey::RequestId }
     }
 
+    /// The form that its engines give to results.
+    fn result_form(&self) -> ResultForm {
+        let form = self.settings.iter().find_map(|setting| setting.strip_prefix("results.form="));
+        match form {
+            None | Some("json") => ResultForm::Always(Form::Json),
+            Some("tensor") => ResultForm::Always(Form::Tensor),
+            Some("open_inference") => ResultForm::Always(Form::OpenInference),
+            Some("open_inference_binary") => ResultForm::Always(Form::OpenInferenceBinary),
+            Some("request") => ResultForm::Request,
+            Some(other) => panic!("there is no form {other}"),
+        }
+    }
+
     /// Waits until each request has its outcome, audits, and checks that all is well.
     pub(crate) fn audit(&self) -> AuditReport {
         let report = self.report();
@@ -277,6 +291,7 @@ impl Rig {
             record_bytes_max: Some(RECORD_BYTES_MAX),
             duplicates_allowed: self.settings.iter().any(|setting| setting == AT_LEAST_ONCE),
             result_key: self.result_key(),
+            result_form: self.result_form(),
             ack_log,
             ..AuditOptions::new(&self.requests(), &self.results(), &self.dead_letters())
         }

@@ -146,8 +146,37 @@ fn bad_forms() -> Vec<Bad> {
         }
         Bad { value: Some(value), hashed: Some("of the headers"), reason, stage, ..bad }
     };
+    let protocol = |name, reason, stage, json: &str, length: Option<&str>| {
+        let binary = length.is_some();
+        let content_type: &[u8] =
+            if binary { b"application/octet-stream" } else { b"application/x-open-inference+json" };
+        let mut bad = of_type(name, content_type);
+        bad.headers.push((b"tenant_id".to_vec(), Some(b"of the headers".to_vec())));
+        let length = length.map(|length| length.as_bytes().to_vec());
+        bad.headers.push((b"inference-header-content-length".to_vec(), length));
+        Bad { value: Some(json.as_bytes().to_vec()), hashed: Some("of the headers"), reason, stage, ..bad }
+    };
+    let inputs = |shape: &str, datatype: &str, numbers: &str| {
+        let tensor = format!(r#""name":"input","shape":{shape},"datatype":"{datatype}",{numbers}"#);
+        format!(r#"{{"id":"r","inputs":[{{{tensor}}}]}}"#)
+    };
+    let data = format!(r#""data":[{}]"#, row(16));
+    let behind = inputs("[1,16]", "FP32", r#""parameters":{"binary_data_size":64}"#);
     let zeros = |bytes| vec![0; bytes];
     vec![
+        protocol("strings", "unsupported_type", "decode", &inputs("[1,1]", "BYTES", r#""data":["a"]"#), None),
+        protocol("a row without its batch", "wrong_shape", "route", &inputs("[16]", "FP32", &data), None),
+        protocol("a shape of other numbers", "undecodable", "decode", &inputs("[1,15]", "FP32", &data), None),
+        protocol("the JSON of always", "undecodable", "decode", r#"{"request_id":"r"}"#, None),
+        protocol(
+            "tensors that are not there",
+            "undecodable",
+            "decode",
+            &behind,
+            Some(&behind.len().to_string()),
+        ),
+        protocol("JSON beyond the value", "undecodable", "decode", &behind, Some("18446744073709551615")),
+        Bad { reason: "undecodable", ..of_type("bytes of any kind", b"application/octet-stream") },
         of_type("a type that nothing reads", b"application/x-protobuf"),
         of_type("a type that is no text", b"\xff\x00"),
         of_type("a type that is nearly right", b"application/json2"),

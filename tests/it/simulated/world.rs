@@ -159,8 +159,7 @@ impl World {
     }
 
     fn write(&self, seed: u64, options: &WorldOptions) {
-        let models =
-            ["model-a", "model-b"].map(|id| ModelRow { id: id.to_owned(), row_len: ROW_LEN }).to_vec();
+        let models = ["model-a", "model-b"].map(|id| ModelRow::new(id, &[ROW_LEN])).to_vec();
         let load = LoadOptions {
             requests: options.requests,
             bad: options.bad,
@@ -249,6 +248,7 @@ impl World {
     /// Audits what is committed, and whether what was acknowledged had its outcome.
     pub(crate) fn audit_with(&self, ack_log: Option<PathBuf>) -> AuditReport {
         let options = AuditOptions {
+            result_form: self.form,
             ack_log,
             details_max: 10_000,
             strict: true,

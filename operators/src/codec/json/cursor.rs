@@ -6,20 +6,20 @@ use super::text::{self, Quoted};
 
 /// A place in the value of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) at: usize,
+pub(in crate::codec) struct Cursor<'a> {
+    pub(in crate::codec) bytes: &'a [u8],
+    pub(in crate::codec) at: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// The start of `bytes`.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::codec) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// The next byte that is not white space, which the cursor then stands at.
     #[inline]
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(in crate::codec) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.bytes.get(self.at) {
                 Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
@@ -30,7 +30,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes over `byte`, white space before it included, or says that `what` was expected.
     #[inline]
-    pub(super) fn pass(&mut self, byte: u8, what: &'static str) -> Result<(), Fault> {
+    pub(in crate::codec) fn pass(&mut self, byte: u8, what: &'static str) -> Result<(), Fault> {
         if self.peek() == Some(byte) {
             self.at += 1;
             Ok(())
@@ -41,7 +41,7 @@ impl<'a> Cursor<'a> {
 
     /// Passes over `byte`, white space before it included, if it comes next.
     #[inline]
-    pub(super) fn pass_if(&mut self, byte: u8) -> bool {
+    pub(in crate::codec) fn pass_if(&mut self, byte: u8) -> bool {
         let next = self.peek() == Some(byte);
         self.at += usize::from(next);
         next
@@ -49,7 +49,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads a string.
     #[inline]
-    pub(super) fn string(&mut self, what: &'static str) -> Result<Quoted<'a>, Fault> {
+    pub(in crate::codec) fn string(&mut self, what: &'static str) -> Result<Quoted<'a>, Fault> {
         self.pass(b'"', what)?;
         let (quoted, end) = text::read(self.bytes, self.at)?;
         self.at = end;
@@ -58,26 +58,26 @@ impl<'a> Cursor<'a> {
 
     /// Reads a key and the colon after it.
     #[inline]
-    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Fault> {
+    pub(in crate::codec) fn key(&mut self) -> Result<Quoted<'a>, Fault> {
         let key = self.string("a key in quotes")?;
         self.pass(b':', "a colon")?;
         Ok(key)
     }
 
     /// Passes over `null`, if it comes next.
-    pub(super) fn null(&mut self) -> Result<bool, Fault> {
+    pub(in crate::codec) fn null(&mut self) -> Result<bool, Fault> {
         if self.peek() == Some(b'n') { self.literal(b"null").map(|()| true) } else { Ok(false) }
     }
 
     /// Reads `true` or `false`.
-    pub(super) fn truth(&mut self) -> Result<bool, Fault> {
+    pub(in crate::codec) fn truth(&mut self) -> Result<bool, Fault> {
         let truth = self.peek() == Some(b't');
         self.literal(if truth { b"true" } else { b"false" })?;
         Ok(truth)
     }
 
     /// Passes over any value, which stands inside of one object. It needs no stack: one bit a level says what is open there.
-    pub(super) fn skip_value(mut self) -> Result<Self, Fault> {
+    pub(in crate::codec) fn skip_value(mut self) -> Result<Self, Fault> {
         let mut open = Open { depth: 0, objects: 0 };
         loop {
             match self.peek() {

@@ -142,6 +142,9 @@ pub enum Problem {
     /// What is given as the inputs is not what the model takes.
     #[error("the inputs are not those of the model")]
     Inputs,
+    /// A number is none of the type that is due.
+    #[error("a number is none of the type that is due")]
+    OtherType,
     /// `enqueued_at` is not a time.
     #[error("field `enqueued_at` is not a time of RFC 3339, as 2026-01-31T12:00:00Z")]
     NotATime,
@@ -213,14 +216,14 @@ impl fmt::Display for Field {
 
 /// What is wrong, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) problem: Problem,
-    pub(super) at: usize,
+pub(in crate::codec) struct Fault {
+    pub(in crate::codec) problem: Problem,
+    pub(in crate::codec) at: usize,
 }
 
 impl Fault {
     /// `what` should stand at `at`.
-    pub(super) fn expected(what: &'static str, at: usize) -> Self {
+    pub(in crate::codec) fn expected(what: &'static str, at: usize) -> Self {
         Self { problem: Problem::Expected(what), at }
     }
 }

@@ -187,7 +187,7 @@ fn outputs(facts: &BatchFacts<'_>) -> (Vec<Vec<u8>>, &'static [u8]) {
 }
 
 /// Writes numbers with commas between them. JSON has no way to write what is not finite: that is `null`.
-fn write_numbers(values: &Values, range: Range<usize>, out: &mut Vec<u8>) {
+pub(in crate::codec) fn write_numbers(values: &Values, range: Range<usize>, out: &mut Vec<u8>) {
     match values {
         Values::F32(floats) => write_floats(&floats[range], out),
         Values::F64(floats) => write_floats(&floats[range], out),
@@ -241,7 +241,7 @@ fn write_floats<F: ryu::Float + Into<f64>>(floats: &[F], out: &mut Vec<u8>) {
 }
 
 /// Writes `text` in quotes. What JSON does not let stand for itself is escaped, and nothing else.
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(in crate::codec) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     while let Some(plain) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {

@@ -13,12 +13,10 @@
 
 use super::cursor::Cursor;
 use super::decode::{DecodeError, Fault, Fields, Ids, Inputs, Problem, read_request};
-use super::float;
+use super::numbers::{read_array, read_number, read_shape};
 use crate::codec::Tensors;
-use crate::codec::x_tensor::AXES_MAX;
 use crate::model::TensorSpec;
-use crate::tensor::{Column, Dtype, Number, Values};
-use crate::with_numbers;
+use crate::tensor::{Column, Dtype};
 
 /// Decodes one request to a model with these inputs: `row` becomes a column of one row for each of them, and the request id and tenant
 /// id are appended to `text`.
@@ -232,43 +230,23 @@ impl Reader<'_> {
     }
 
     /// Reads an array of numbers.
-    fn numbers<'a>(&mut self, mut cursor: Cursor<'a>, place: usize) -> Result<Cursor<'a>, Fault> {
-        cursor.pass(b'[', "an array of numbers")?;
-        if cursor.pass_if(b']') {
-            return Ok(cursor);
-        }
-        if let Values::F32(floats) = &mut self.row[place].values {
-            (cursor.at, _) = float::read_all(cursor.bytes, cursor.at, floats)?;
-            cursor.pass(b']', "a comma or the end of the array")?;
-            return Ok(cursor);
-        }
-        loop {
-            cursor = self.number(cursor, place)?;
-            if !cursor.pass_if(b',') {
-                cursor.pass(b']', "a comma or the end of the array")?;
-                return Ok(cursor);
-            }
-        }
+    fn numbers<'a>(&mut self, cursor: Cursor<'a>, place: usize) -> Result<Cursor<'a>, Fault> {
+        read_array(cursor, &mut self.row[place].values).map_err(|fault| self.of_input(fault, place))
     }
 
     /// Reads one number or truth.
-    fn number<'a>(&mut self, mut cursor: Cursor<'a>, place: usize) -> Result<Cursor<'a>, Fault> {
-        let next = cursor.peek();
-        let at = cursor.at;
-        let found = match next {
-            Some(b't' | b'f') => Found::Truth(cursor.truth()?),
-            Some(b'-' | b'0'..=b'9') => {
-                cursor.at = float::skip(cursor.bytes, at)?;
-                Found::of(&cursor.bytes[at..cursor.at])
-            }
-            _ => return Err(Fault::expected("a number", at)),
-        };
-        if with_numbers!(&mut self.row[place].values, numbers => found.push(numbers)).is_none() {
-            let dtype = self.inputs[place].dtype;
-            let text = format!("input `{}` has a number that {dtype} has not", self.inputs[place].name);
-            return Err(self.complain(at, text));
+    fn number<'a>(&mut self, cursor: Cursor<'a>, place: usize) -> Result<Cursor<'a>, Fault> {
+        read_number(cursor, &mut self.row[place].values).map_err(|fault| self.of_input(fault, place))
+    }
+
+    /// The fault, which tells the input if a number is none of its type.
+    fn of_input(&mut self, fault: Fault, place: usize) -> Fault {
+        if fault.problem != Problem::OtherType {
+            return fault;
         }
-        Ok(cursor)
+        let TensorSpec { name, dtype, .. } = &self.inputs[place];
+        let text = format!("input `{name}` has a number that {dtype} has not");
+        self.complain(fault.at, text)
     }
 }
 
@@ -311,57 +289,6 @@ impl Inputs for Reader<'_> {
                 cursor.pass(b'}', "a comma or the end of an object")?;
                 return Ok(cursor);
             }
-        }
-    }
-}
-
-/// A number as JSON has it.
-enum Found {
-    Whole(i128),
-    Float(f64),
-    Truth(bool),
-}
-
-impl Found {
-    /// The number that these characters are.
-    fn of(characters: &[u8]) -> Self {
-        let text = std::str::from_utf8(characters).expect("the characters of a number are ASCII");
-        let float = || Self::Float(text.parse().expect("every number of JSON is one of Rust"));
-        match text.parse() {
-            // A zero with a sign is one of floats alone.
-            Ok(whole) if whole != 0 || !text.starts_with('-') => Self::Whole(whole),
-            _ => float(),
-        }
-    }
-
-    fn push<N: Number>(&self, numbers: &mut Vec<N>) -> Option<()> {
-        let number = match self {
-            Self::Whole(whole) => N::of_integer(*whole),
-            Self::Float(float) => N::of_float(*float),
-            Self::Truth(truth) => N::of_bool(*truth),
-        };
-        number.map(|number| numbers.push(number))
-    }
-}
-
-/// Reads the axes of a tensor.
-fn read_shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, Fault> {
-    cursor.pass(b'[', "an array of axes")?;
-    let mut axes = Vec::new();
-    if cursor.pass_if(b']') {
-        return Ok(axes);
-    }
-    loop {
-        cursor.peek();
-        let at = cursor.at;
-        cursor.at = float::skip(cursor.bytes, at)?;
-        let axis = std::str::from_utf8(&cursor.bytes[at..cursor.at]).ok().and_then(|axis| axis.parse().ok());
-        axes.push(
-            axis.filter(|_| axes.len() < AXES_MAX).ok_or(Fault::expected("a whole number as an axis", at))?,
-        );
-        if !cursor.pass_if(b',') {
-            cursor.pass(b']', "a comma or the end of the axes")?;
-            return Ok(axes);
         }
     }
 }

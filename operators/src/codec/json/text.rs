@@ -6,7 +6,7 @@ use super::decode::{Fault, Problem};
 
 /// The inside of a string, as it was written. It is UTF-8, and every escape in it has one of the forms that JSON knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quoted<'a> {
+pub(in crate::codec) struct Quoted<'a> {
     raw: &'a [u8],
     /// Where `raw` starts in the value.
     at: usize,
@@ -50,7 +50,7 @@ fn read_any(bytes: &[u8], start: usize) -> Result<(Quoted<'_>, usize), Fault> {
 
 impl<'a> Quoted<'a> {
     /// The text, copied only if it has escapes.
-    pub(super) fn text(self) -> Result<Cow<'a, str>, Fault> {
+    pub(in crate::codec) fn text(self) -> Result<Cow<'a, str>, Fault> {
         let checked = "a string is UTF-8 when it was read, and stays so without its escapes";
         Ok(match self.bytes()? {
             Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).expect(checked)),
@@ -59,7 +59,7 @@ impl<'a> Quoted<'a> {
     }
 
     /// Appends the text to `text`.
-    pub(super) fn unescape(self, text: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(in crate::codec) fn unescape(self, text: &mut Vec<u8>) -> Result<(), Fault> {
         if !self.escaped {
             text.extend_from_slice(self.raw);
             return Ok(());
@@ -95,7 +95,7 @@ impl<'a> Quoted<'a> {
     }
 
     /// Where the inside of the string starts in the value.
-    pub(super) fn start(self) -> usize {
+    pub(in crate::codec) fn start(self) -> usize {
         self.at
     }
 }

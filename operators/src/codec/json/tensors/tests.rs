@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::tensor::DTYPES;
+use crate::tensor::{DTYPES, Values};
 
 fn spec(name: &str, dtype: Dtype, axes: &[usize]) -> TensorSpec {
     // An axis of length 0 is one that stays open.
