@@ -8,6 +8,7 @@
 //!                       Config  ── contradictions? ──▶ faults, shown where they stand
 //! ```
 
+mod buckets;
 mod explain;
 mod fault;
 mod inputs;

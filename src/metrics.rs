@@ -55,6 +55,7 @@ pub struct Metrics {
 struct Families {
     model_records: Family<ModelLabel, Counter>,
     model_calls: Family<ModelLabel, Counter>,
+    padded: Family<ModelLabel, Counter>,
     runs_cancelled: Family<ModelLabel, Counter>,
     sessions_opened: Family<ModelLabel, Counter>,
     sessions_open: Family<ModelLabel, Gauge>,
@@ -132,6 +133,7 @@ struct Models {
 struct ModelSeries {
     records: Counter,
     calls: Counter,
+    padded: Counter,
     cancelled: Counter,
     sessions_opened: Counter,
     sessions_open: Gauge,
@@ -226,6 +228,7 @@ impl Families {
         let families = Self {
             model_records: Family::default(),
             model_calls: Family::default(),
+            padded: Family::default(),
             runs_cancelled: Family::default(),
             sessions_opened: Family::default(),
             sessions_open: Family::default(),
@@ -243,6 +246,8 @@ impl Families {
         };
         registry.register("model_records", "Rows inferred", families.model_records.clone());
         registry.register("model_calls", "Calls of the model", families.model_calls.clone());
+        let help = "Rows that the model computed to fill its batches up to the next of `onnx.buckets`";
+        registry.register("padded_records", help, families.padded.clone());
         let help = "Runs that took too long and were cancelled";
         registry.register("runs_cancelled", help, families.runs_cancelled.clone());
         let help = "Times that an executor has opened the model";
@@ -302,6 +307,7 @@ impl Families {
         ModelSeries {
             records: self.model_records.get_or_create_owned(&model),
             calls: self.model_calls.get_or_create_owned(&model),
+            padded: self.padded.get_or_create_owned(&model),
             cancelled: self.runs_cancelled.get_or_create_owned(&model),
             sessions_opened: self.sessions_opened.get_or_create_owned(&model),
             sessions_open: self.sessions_open.get_or_create_owned(&model),
@@ -335,6 +341,7 @@ impl Observer for Metrics {
         let Some(series) = self.model(batch.model) else { return };
         series.records.inc_by(count(batch.rows));
         series.calls.inc_by(u64::from(batch.calls));
+        series.padded.inc_by(batch.padded as u64);
         // What a broken device has given nothing for will be a batch when it works again.
         if batch.rows > 0 {
             series.batches[batch.closed.name()].observe(count(batch.rows));
@@ -498,6 +505,7 @@ mod tests {
             closed: CloseReason::Full,
             rows: total.len(),
             calls: 1,
+            padded: 3,
             inference: Duration::from_millis(3),
             queue: total,
             total,
@@ -511,6 +519,11 @@ mod tests {
         batch(&metrics, 0, &[]);
         assert_eq!(metrics.snapshot().batches, 0);
         assert!(metrics.text().contains("tidemill_model_calls_total{model=\"a\"} 1"), "{}", metrics.text());
+        assert!(
+            metrics.text().contains("tidemill_padded_records_total{model=\"a\"} 3"),
+            "{}",
+            metrics.text()
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use crate::model::Buckets;
+
 /// Size classes: the powers of two up to the largest batch that can be configured.
 const CLASSES: usize = 17;
 
@@ -50,6 +52,8 @@ pub struct Sample {
 #[derive(Clone, Debug)]
 pub struct CostModel {
     size_max: usize,
+    /// The sizes that batches are run at: what is expected is expected of all rows that are computed.
+    buckets: Buckets,
     classes: [Class; CLASSES],
     /// The line, in seconds: of any batch, and of each row.
     fixed: f64,
@@ -72,7 +76,13 @@ impl CostModel {
     pub fn new(size_max: usize) -> Self {
         let (tail, _) = TAIL;
         let classes = [Class::default(); CLASSES];
-        Self { size_max: size_max.max(1), classes, fixed: 0.0, row: 0.0, tail, efficient: size_max.max(1) }
+        let (size_max, buckets) = (size_max.max(1), Buckets::exact());
+        Self { size_max, buckets, classes, fixed: 0.0, row: 0.0, tail, efficient: size_max }
+    }
+
+    /// The same, of batches that are run at some sizes only.
+    pub fn with_buckets(self, buckets: Buckets) -> Self {
+        Self { buckets, ..self }
     }
 
     /// Learns from a batch. One that took no time tells nothing: its clock stood still.
@@ -89,6 +99,7 @@ impl CostModel {
             let step = if ratio > self.tail { TAIL_UP } else { TAIL_DOWN };
             self.tail += step * (ratio - self.tail);
         }
+        let rows = self.buckets.computed(rows);
         let place = class_of(rows);
         for (other, class) in self.classes.iter_mut().enumerate() {
             if other != place && class.weight > 0.0 {
@@ -140,6 +151,7 @@ impl CostModel {
     }
 
     fn seconds(&self, rows: usize) -> f64 {
+        let rows = self.buckets.computed(rows);
         let class = &self.classes[class_of(rows)];
         let line = self.line(count(rows));
         let there = self.line(class.rows);
@@ -150,11 +162,13 @@ impl CostModel {
     }
 
     fn most_efficient(&self) -> usize {
-        let powers = (0..CLASSES).map(|class| 1 << class).take_while(|size| *size < self.size_max);
+        let powers = Buckets::powers(self.size_max);
+        let own = self.buckets.sizes().iter().copied().filter(|size| *size <= self.size_max);
+        let sizes = Buckets::of(powers.sizes().iter().copied().chain(own));
         let rate = |size: usize| count(size) / self.seconds(size).max(1e-12);
-        let best = powers.clone().chain([self.size_max]).map(rate).fold(0.0, f64::max);
-        let mut sizes = powers.chain([self.size_max]);
-        sizes.find(|size| rate(*size) >= EFFICIENT * best).unwrap_or(self.size_max)
+        let best = sizes.sizes().iter().copied().map(rate).fold(0.0, f64::max);
+        let efficient = sizes.sizes().iter().copied().find(|size| rate(*size) >= EFFICIENT * best);
+        efficient.unwrap_or(self.size_max)
     }
 }
 
@@ -288,6 +302,21 @@ mod tests {
         let (mut model, mut lots) = (CostModel::new(64), Lots(1));
         show(&mut model, &mut lots, 1_000, |rows| 8e-4 * rows * (1.0 + rows / 32.0).min(2.3));
         assert_eq!(model.efficient(), 1, "{model:?}");
+    }
+
+    #[test]
+    fn of_batches_that_are_filled_up_a_full_bucket_is_the_efficient_size() {
+        let buckets = Buckets::of([12, 48]);
+        let mut model = CostModel::new(64).with_buckets(buckets.clone());
+        let millis = |rows: usize| 1 + rows as u64 / 12;
+        for rows in [1, 12, 13, 48, 64] {
+            let took: u64 = buckets.pieces(rows).map(|(_, size)| millis(size)).sum();
+            (0..40).for_each(|_| model.observe(Sample { rows, took: Duration::from_millis(took) }));
+        }
+        assert_eq!(model.estimate(1), model.estimate(12), "a lone row costs a bucket");
+        assert!(model.estimate(13) > model.estimate(12) * 2);
+        assert_eq!(model.efficient(), 48, "{model:?}");
+        assert_eq!(model.within(model.safe(12)), 12, "a row more would cost the next bucket");
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl Executor {
             closed: batch.closed,
             rows: total.len(),
             calls: calls.count,
+            padded: calls.padded,
             inference: calls.time,
             queue: &queue,
             total: &total,

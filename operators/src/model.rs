@@ -3,6 +3,7 @@
 //! [`onnx`] runs real models through ONNX Runtime; [`simulated`] computes a fixed function with a settable cost and settable faults;
 //! [`store`] finds model files in a folder, and [`load`] makes the catalog of them. What a model takes and gives is its [`signature`].
 
+mod buckets;
 pub mod load;
 pub mod onnx;
 pub mod signature;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use crate::tensor::{Column, Values};
 
+pub use buckets::Buckets;
 pub use signature::{Signature, TensorSpec};
 
 /// A model file that was found and hashed.

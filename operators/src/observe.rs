@@ -111,6 +111,8 @@ pub struct BatchSeen<'a> {
     pub rows: usize,
     /// Calls of the model that it took: 1, unless a row had to be isolated.
     pub calls: u32,
+    /// Rows that were computed in vain, to fill its calls up to the next [bucket](crate::model::Buckets).
+    pub padded: usize,
     /// The time of the model's calls.
     pub inference: Duration,
     /// From poll to the start of inference, a row each.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use operators::broker::TopicSpec;
 use operators::catalog::{BatchPolicy, Limits, NotFinite};
 use operators::model::InputOptions;
+use operators::model::onnx::BucketRule;
 use operators::share::Shares;
 
 use super::fault::Fault;
@@ -221,6 +222,8 @@ pub struct Onnx {
     pub device: i32,
     /// Whether TensorRT may compute in half precision.
     pub fp16: bool,
+    /// The sizes that batches are run at.
+    pub buckets: BucketRule,
     /// Where TensorRT keeps the engines that it built; `None` for nowhere.
     pub engine_cache: Option<PathBuf>,
     /// Threads inside one run.
@@ -395,6 +398,7 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         require_gpu: written.require_gpu,
         device: written.device.0,
         fp16: written.fp16,
+        buckets: written.buckets.0,
         engine_cache: engine_cache(written.engine_cache, machine),
         intra_threads: written.intra_threads.0,
         executors: count(written.executors, machine),

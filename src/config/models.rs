@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use operators::catalog::NotFinite;
 use operators::model::InputOptions;
+use operators::model::onnx::BucketRule;
 
 use super::written::{InputFile, ModelOverridesFile, ModelsFile, Provider};
 
@@ -37,6 +38,8 @@ pub struct ModelOverrides {
     pub run_max: Option<Option<Duration>>,
     /// Execution providers.
     pub providers: Option<Vec<Provider>>,
+    /// The sizes that batches are run at.
+    pub buckets: Option<BucketRule>,
     /// What to do with NaN and infinities.
     pub not_finite: Option<NotFinite>,
     /// Which output is served alone.
@@ -60,6 +63,7 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         deadline: written.deadline.map(|deadline| deadline.0),
         run_max: written.run_max.map(|max| max.0),
         providers: written.providers,
+        buckets: written.buckets.map(|buckets| buckets.0),
         not_finite: written.not_finite,
         output: written.output,
         inputs: written.inputs.into_iter().map(|(name, input)| (name, options(input))).collect(),

@@ -9,7 +9,7 @@ use super::refused;
 use super::tenants::{self, TENANT_KEYS};
 
 /// What may be set for a model.
-const MODEL_KEYS: [&str; 10] = [
+const MODEL_KEYS: [&str; 11] = [
     "batch.slo",
     "batch.size_max",
     "batch.delay_max",
@@ -18,6 +18,7 @@ const MODEL_KEYS: [&str; 10] = [
     "deadline",
     "run_max",
     "providers",
+    "buckets",
     "not_finite",
     "output",
 ];

@@ -8,6 +8,7 @@ use operators::codec::form::{Form, ResultForm};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
+use super::buckets::BucketsFile;
 use super::inputs::{Axes, BatchAxis, Number};
 use super::secret::Property;
 use super::tenants::{TenantsFile, Weight};
@@ -177,6 +178,7 @@ pub(super) struct ModelOverridesFile {
     pub(super) deadline: Option<Deadline>,
     pub(super) run_max: Option<Deadline>,
     pub(super) providers: Option<Vec<Provider>>,
+    pub(super) buckets: Option<BucketsFile>,
     pub(super) not_finite: Option<NotFinite>,
     pub(super) output: Option<String>,
     #[serde(default)]
@@ -209,6 +211,7 @@ pub(super) struct OnnxFile {
     pub(super) require_gpu: bool,
     pub(super) device: Device,
     pub(super) fp16: bool,
+    pub(super) buckets: BucketsFile,
     pub(super) engine_cache: PathBuf,
     pub(super) intra_threads: Threads,
     pub(super) executors: Count,

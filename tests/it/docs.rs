@@ -55,6 +55,7 @@ fn metric_names() -> BTreeSet<String> {
         closed: CloseReason::Full,
         rows: 1,
         calls: 1,
+        padded: 3,
         inference: second[0],
         queue: &second,
         total: &second,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use operators::catalog::{BatchPolicy, Limits, Listing, NotFinite};
 use operators::clock::ManualClock;
 use operators::model::load::{Loaded, ModelSettings, load_catalog};
-use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider};
+use operators::model::onnx::{BucketRule, ModelOptions, OnnxBackend, OnnxConfig, Provider};
 use operators::model::store::{self, Found};
 use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
 use tracing_subscriber::fmt::MakeWriter;
@@ -266,10 +266,40 @@ fn a_required_gpu_that_is_absent_refuses_to_start_with_the_reason() {
 
 #[test]
 fn a_model_may_have_other_providers_than_the_rest() {
-    let own = ModelOptions { providers: Some(vec![Provider::Cpu]), rows_max: None };
+    let own = ModelOptions { providers: Some(vec![Provider::Cpu]), ..ModelOptions::default() };
     let config = OnnxConfig { models: BTreeMap::from([("mlp-16".to_owned(), own)]), ..OnnxConfig::default() };
     let model = backend_of(config).open(&file(MODELS, "mlp-16")).unwrap();
     assert_eq!(model.signature().providers, ["cpu"]);
+}
+
+#[test]
+fn batches_that_are_filled_up_answer_as_those_that_are_not() {
+    let filled = OnnxConfig {
+        providers: vec![Provider::Cpu],
+        buckets: BucketRule::Sizes(vec![16, 4]),
+        ..OnnxConfig::default()
+    };
+    for (id, row_len) in [("mlp-16", 16), ("cnn-6x64", 384)] {
+        let mut exact = open(MODELS, id);
+        let mut filled = backend_of(filled.clone()).open(&file(MODELS, id)).unwrap();
+        assert_eq!(
+            (exact.signature().buckets.sizes(), filled.signature().buckets.sizes()),
+            (&[][..], &[4, 16][..])
+        );
+        for rows in [0, 1, 3, 4, 5, 16, 17, 40] {
+            let floats: Vec<f32> =
+                (0_u16..).map(|place| f32::from(place % 97) / 97.0).take(rows * row_len).collect();
+            let (due, found) =
+                (exact.run_floats(rows, &floats).unwrap(), filled.run_floats(rows, &floats).unwrap());
+            assert_eq!(due.len(), found.len(), "{id}, {rows} rows");
+            assert!(
+                due.iter().zip(&found).all(|(due, found)| (due - found).abs() < 1e-6),
+                "{id}, {rows} rows"
+            );
+        }
+    }
+    let fixed = open(AWKWARD, "fixed-batch");
+    assert_eq!(fixed.signature().buckets.sizes(), [4], "the file says how many rows run at once");
 }
 
 #[test]

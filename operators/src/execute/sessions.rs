@@ -42,11 +42,13 @@ struct Session {
     used: u64,
 }
 
-/// The time and the number of a batch's calls.
+/// The time and the number of a batch's calls, and what they computed in vain.
 #[derive(Default)]
 pub(super) struct Calls {
     pub(super) count: u32,
     pub(super) time: Duration,
+    /// Rows that were computed to fill runs up.
+    pub(super) padded: usize,
 }
 
 /// Why a run has given nothing.
@@ -175,6 +177,7 @@ impl Sessions {
             let ended = watch.end();
             calls.time += clock.now().since(started);
             calls.count += 1;
+            calls.padded += batch.served.signature.buckets.computed(rows) - rows;
             match (ended, ran) {
                 (Ended::GivenUp, _) => Err(Failed::GivenUp),
                 (Ended::Cancelled, Err(error)) => Err(Failed::Overran(error)),

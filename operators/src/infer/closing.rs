@@ -28,7 +28,8 @@ impl Closing {
     /// The first rows of a model have come: what was measured when it was loaded is where learning begins.
     pub(super) fn serve(&mut self, model: ModelIndex, served: &Served, observer: &dyn Observer) {
         self.costs.entry(model).or_insert_with(|| {
-            let mut cost = CostModel::new(served.batch.size_max());
+            let mut cost =
+                CostModel::new(served.batch.size_max()).with_buckets(served.signature.buckets.clone());
             served.measured.iter().for_each(|sample| cost.observe(*sample));
             tell(model, &cost, observer);
             cost

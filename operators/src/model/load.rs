@@ -128,6 +128,7 @@ fn list(
         inputs = %signature.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         outputs = %signature.outputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         providers = ?signature.providers,
+        buckets = ?signature.buckets.sizes(),
         "model loaded"
     );
     let within = settings.batch.within(settings.batch_bytes_max / signature.row_bytes().max(1));
@@ -158,7 +159,7 @@ fn measured(
     clock: &dyn Clock,
 ) -> Vec<Sample> {
     let samples = measure(model, size_max, slo, clock);
-    let mut cost = CostModel::new(size_max);
+    let mut cost = CostModel::new(size_max).with_buckets(model.signature().buckets.clone());
     samples.iter().for_each(|sample| cost.observe(*sample));
     let (fixed, row, efficient) = (cost.fixed(), cost.row(), cost.efficient());
     tracing::info!(model = %id, ?fixed, ?row, efficient, "batches measured");

@@ -8,7 +8,7 @@
 //! opened. See `signature.rs` for what is read from the file, and `session.rs` for how rows are fed.
 //!
 //! A session belongs to one executor thread, has no threads of its own unless told, and never spins: more threads in a session made
-//! small models up to three times slower, and idle ones burnt a core. Batches run at their exact size.
+//! small models up to three times slower, and idle ones burnt a core. On the CPU batches run at their exact size; see [`BucketRule`].
 
 mod cancel;
 mod environment;
@@ -34,7 +34,7 @@ pub use self::providers::Provider;
 use self::providers::{Engine, Registered};
 use self::session::{OnnxModel, WARM_ROWS};
 use self::signature::{Declared, Port};
-use super::{Backend, Model, ModelError, ModelFile, RunError, store};
+use super::{Backend, Buckets, Model, ModelError, ModelFile, RunError, store};
 
 /// The longest text of ONNX Runtime's that is passed on, in bytes.
 const TEXT_MAX: usize = 512;
@@ -66,6 +66,8 @@ pub struct OnnxConfig {
     pub engine_cache: Option<PathBuf>,
     /// The most rows of a batch: TensorRT's engines are built for one to this many.
     pub rows_max: usize,
+    /// The sizes that batches are run at.
+    pub buckets: BucketRule,
     /// The largest model file.
     pub bytes_max: u64,
     /// What is different for a model, by its id.
@@ -79,6 +81,34 @@ pub struct ModelOptions {
     pub providers: Option<Vec<Provider>>,
     /// The most rows of a batch instead.
     pub rows_max: Option<usize>,
+    /// The sizes that batches are run at instead.
+    pub buckets: Option<BucketRule>,
+}
+
+/// How the sizes that batches are run at are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BucketRule {
+    /// As suits the providers that took effect: powers of two for CUDA alone, which looks for an algorithm at each new size; for TensorRT
+    /// any size that its engine was built for; on the CPU any.
+    #[default]
+    Auto,
+    /// Any size.
+    Off,
+    /// These.
+    Sizes(Vec<usize>),
+}
+
+impl BucketRule {
+    /// The buckets of a model whose largest batch has `rows_max` rows, with these providers in effect.
+    fn buckets(&self, effective: &[Provider], rows_max: usize) -> Buckets {
+        match self {
+            Self::Sizes(sizes) => Buckets::of(sizes.iter().copied()),
+            // Beyond what an engine was built for, TensorRT would build another, which takes minutes.
+            _ if effective.contains(&Provider::TensorRt) => Buckets::exact_up_to(rows_max),
+            Self::Auto if effective.contains(&Provider::Cuda) => Buckets::powers(rows_max),
+            Self::Auto | Self::Off => Buckets::exact(),
+        }
+    }
 }
 
 impl Default for OnnxConfig {
@@ -92,6 +122,7 @@ impl Default for OnnxConfig {
             intra_threads: 1,
             engine_cache: None,
             rows_max: 64,
+            buckets: BucketRule::Auto,
             bytes_max: store::BYTES_MAX,
             models: BTreeMap::new(),
         }
@@ -221,7 +252,10 @@ impl Backend for OnnxBackend {
 
         let declared = declared(&session, file)?;
         let on_gpu = effective.iter().any(|provider| provider.is_gpu());
-        let model = OnnxModel::open(session, declared, &effective, file, on_gpu.then_some(rows_max))?;
+        let rule = options.and_then(|options| options.buckets.as_ref()).unwrap_or(&self.config.buckets);
+        let buckets = rule.buckets(&effective, rows_max);
+        let gpu_rows_max = on_gpu.then_some(rows_max);
+        let model = OnnxModel::open(session, declared, &effective, file, buckets, gpu_rows_max)?;
         Ok(Box::new(model))
     }
 
@@ -312,6 +346,18 @@ mod tests {
                 prop_assert_eq!(words(&line), words(&text));
             }
         }
+    }
+
+    #[test]
+    fn batches_are_filled_up_only_where_that_is_worth_something() {
+        use Provider::{Cpu, Cuda, TensorRt};
+        let auto = |effective: &[Provider]| BucketRule::Auto.buckets(effective, 20);
+        assert_eq!(auto(&[Cpu]), Buckets::exact());
+        assert_eq!(auto(&[Cuda, Cpu]), Buckets::powers(20));
+        assert_eq!(auto(&[TensorRt, Cuda, Cpu]), Buckets::exact_up_to(20));
+        assert_eq!(BucketRule::Off.buckets(&[Cuda, Cpu], 20), Buckets::exact());
+        assert_eq!(BucketRule::Off.buckets(&[TensorRt, Cpu], 20), Buckets::exact_up_to(20));
+        assert_eq!(BucketRule::Sizes(vec![8, 4]).buckets(&[Cpu], 20), Buckets::of([4, 8]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Buckets;
 use crate::tensor::{Column, Dtype};
 
 /// An input or an output of a model, as a request or a result has it: one row's.
@@ -100,6 +101,8 @@ pub struct Signature {
     pub sample: Vec<Vec<usize>>,
     /// The execution providers that took effect, in order.
     pub providers: Vec<String>,
+    /// The sizes that its batches are run at.
+    pub buckets: Buckets,
 }
 
 impl Signature {
@@ -116,6 +119,7 @@ impl Signature {
             outputs: vec![spec("output", &[output_len])],
             sample: vec![row_shape.to_vec()],
             providers: Vec::new(),
+            buckets: Buckets::exact(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Backend, Model, ModelError, ModelFile, RunError, Signature};
+use super::{Backend, Buckets, Model, ModelError, ModelFile, RunError, Signature};
 use crate::tensor::{Column, Dtype, Values};
 
 /// A row that begins with this makes the whole run fail.
@@ -52,6 +52,8 @@ pub struct SimulatedModel {
     pub run_cost: Duration,
     /// What each row of a run adds.
     pub row_cost: Duration,
+    /// The sizes that its batches are run at.
+    pub buckets: Buckets,
     /// Why the model can't be loaded, if it can't.
     pub fault: Option<String>,
 }
@@ -65,6 +67,7 @@ impl SimulatedModel {
             output_len,
             run_cost: Duration::ZERO,
             row_cost: Duration::ZERO,
+            buckets: Buckets::exact(),
             fault: None,
         }
     }
@@ -141,8 +144,13 @@ impl SimulatedBackend {
 
     /// What a run of `rows` rows of a model costs. A model that it does not have costs nothing.
     pub fn cost(&self, id: &str, rows: usize) -> Duration {
-        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        self.models.get(id).map_or(Duration::ZERO, |model| model.run_cost + model.row_cost * rows)
+        let cost = |model: &SimulatedModel| {
+            let runs = model.buckets.pieces(rows);
+            let of_run =
+                |(_, size)| model.run_cost + model.row_cost * u32::try_from(size).unwrap_or(u32::MAX);
+            runs.map(of_run).sum()
+        };
+        self.models.get(id).map_or(Duration::ZERO, cost)
     }
 }
 
@@ -157,6 +165,7 @@ impl Backend for SimulatedBackend {
         }
         let signature = Signature {
             providers: vec!["simulated".to_owned()],
+            buckets: model.buckets.clone(),
             ..Signature::of_floats(&model.row_shape, model.output_len)
         };
         let row_len = model.row_shape.iter().product();
@@ -294,6 +303,10 @@ mod tests {
     fn a_run_costs_its_rows_and_a_fixed_part() {
         assert_eq!(backend().cost("slow", 64), Duration::from_micros(2_640));
         assert_eq!(backend().cost("absent", 64), Duration::ZERO);
+        let buckets = Buckets::of([16]);
+        let filled = SimulatedModel { buckets, ..backend().models["slow"].clone() };
+        let filled = SimulatedBackend::new([filled]);
+        assert_eq!(filled.cost("slow", 20), 2 * Duration::from_micros(2_160), "two runs of 16 rows");
     }
 
     #[test]

@@ -50,11 +50,16 @@ fn serve(workers: usize) {
         _ => "json",
     };
     let rig = Rig::new(&format!("served-{workers}"), 64).with(&format!("results.form={form}"));
+    // And with two, batches are filled up.
+    let buckets = if workers == 2 { "[8, 24, 64]" } else { "\"auto\"" };
+    let rig = rig.with(&format!("onnx.buckets={buckets}"));
     let mut engine = rig.engine_with("one", workers);
     rig.load(20_000, None).finish();
     engine.until_drained(64);
     let report = rig.audit();
     assert_eq!((report.requests, report.dead_letters), (20_000, 200), "{report}");
+    let padded: u64 = engine.series("tidemill_padded_records_total").unwrap().iter().sum();
+    assert_eq!(padded > 0, workers == 2, "{padded} rows were computed in vain");
     assert_eq!(report.acknowledged, Some(20_000));
     engine.signal("TERM");
     assert_eq!(engine.end().code(), Some(0));

@@ -11,7 +11,7 @@ use super::layout;
 use super::providers::Provider;
 use super::signature::{self, Declared, Output};
 use super::{bounded, load_error, run_error, unsupported};
-use crate::model::{Cancel, Model, ModelError, ModelFile, RunError, Signature, TensorSpec};
+use crate::model::{Buckets, Cancel, Model, ModelError, ModelFile, RunError, Signature, TensorSpec};
 use crate::tensor::{Column, Number, Values};
 use crate::with_numbers;
 
@@ -38,6 +38,7 @@ impl OnnxModel {
         declared: Declared,
         effective: &[Provider],
         file: &ModelFile,
+        buckets: Buckets,
         gpu_rows_max: Option<usize>,
     ) -> Result<Self, ModelError> {
         let options = run_options(&declared.outputs).map_err(|reason| load_error(file, reason))?;
@@ -46,6 +47,7 @@ impl OnnxModel {
             outputs: Vec::new(),
             sample: Vec::new(),
             providers: effective.iter().map(ToString::to_string).collect(),
+            buckets: declared.rows_fixed.map_or(buckets, |rows| Buckets::of([rows])),
         };
         let fed = declared.inputs.iter().map(|input| {
             let axes = input.spec.fixed().unwrap_or_default();
@@ -70,10 +72,10 @@ impl OnnxModel {
     fn warm_up(&mut self, file: &ModelFile, gpu_rows_max: Option<usize>) -> Result<(), ModelError> {
         let first = self.first_run().map_err(|RunError(reason)| load_error(file, reason))?;
         let mut runs = vec![first];
-        let mut sizes = warm_sizes(gpu_rows_max);
-        if let Some(rows) = self.declared.rows_fixed {
-            sizes.retain(|size| *size == rows);
-        }
+        let sizes = match self.declared.rows_fixed {
+            Some(rows) => vec![rows],
+            None => warm_sizes(&self.signature.buckets, gpu_rows_max),
+        };
         for rows in sizes.into_iter().skip(1) {
             let zeros = self.signature.zeros(rows);
             let shapes = self.shapes(rows, &zeros).map_err(|RunError(reason)| {
@@ -211,10 +213,9 @@ impl Model for OnnxModel {
         for (output, spec) in outputs.iter_mut().zip(&specs) {
             output.reset(&[], spec.dtype);
         }
-        let at_once = self.declared.rows_fixed.unwrap_or(rows).max(1);
+        let buckets = std::mem::take(&mut self.signature.buckets);
         let mut ran = Ok(());
-        for start in (0..rows).step_by(at_once) {
-            let range = start..rows.min(start + at_once);
+        for (range, at_once) in buckets.pieces(rows) {
             let wanted = range.len();
             ran = self.infer(at_once, range, inputs, |declared, found_outputs| {
                 let places = declared.outputs.iter().zip(&specs);
@@ -228,7 +229,7 @@ impl Model for OnnxModel {
                 break;
             }
         }
-        self.signature.outputs = specs;
+        (self.signature.outputs, self.signature.buckets) = (specs, buckets);
         ran
     }
 
@@ -239,13 +240,10 @@ impl Model for OnnxModel {
 
 /// The batch sizes that are run when a model is opened, the two that tell the batch axis first. A GPU prepares something for each size
 /// that it meets first: kernels are searched, engines built. There each power of two is run, so that no request pays for that.
-fn warm_sizes(gpu_rows_max: Option<usize>) -> Vec<usize> {
-    let mut sizes = WARM_ROWS.to_vec();
-    if let Some(max) = gpu_rows_max {
-        let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|rows| *rows < max);
-        sizes.extend(powers.chain([max]).filter(|rows| !WARM_ROWS.contains(rows)));
-    }
-    sizes
+fn warm_sizes(buckets: &Buckets, gpu_rows_max: Option<usize>) -> Vec<usize> {
+    let of_gpu = gpu_rows_max.map(Buckets::powers).unwrap_or_default();
+    let more = if buckets.sizes().is_empty() { of_gpu.sizes() } else { buckets.sizes() };
+    WARM_ROWS.into_iter().chain(more.iter().copied().filter(|rows| !WARM_ROWS.contains(rows))).collect()
 }
 
 fn run_options(outputs: &[Output]) -> Result<RunOptions<ort::session::HasSelectedOutputs>, String> {
@@ -352,10 +350,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_a_gpu_every_power_of_two_up_to_the_largest_batch_is_run_before_the_first_request() {
-        assert_eq!(warm_sizes(None), [1, 3]);
-        assert_eq!(warm_sizes(Some(20)), [1, 3, 2, 4, 8, 16, 20]);
-        assert_eq!(warm_sizes(Some(3)), [1, 3, 2]);
+    fn each_bucket_or_on_a_gpu_every_power_of_two_is_run_before_the_first_request() {
+        let exact = Buckets::exact();
+        assert_eq!(warm_sizes(&exact, None), [1, 3]);
+        assert_eq!(warm_sizes(&exact, Some(20)), [1, 3, 2, 4, 8, 16, 20]);
+        assert_eq!(warm_sizes(&exact, Some(3)), [1, 3, 2]);
+        assert_eq!(warm_sizes(&Buckets::of([16, 3, 48]), Some(64)), [1, 3, 16, 48]);
     }
 
     #[test]
