@@ -5,17 +5,17 @@
 //! the text format of `OpenMetrics`, which Prometheus reads.
 
 mod collectors;
+mod devices;
 mod engine;
 mod histogram;
 mod tenants;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use operators::catalog::{Catalog, ModelIndex};
+use operators::catalog::{Catalog, Listing, ModelIndex};
 use operators::clock::Clock;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
@@ -29,6 +29,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use collectors::{Leases, Process, Readiness};
+use devices::{DeviceSeries, Devices};
 use engine::Engine;
 use histogram::{Histogram, ROWS, SECONDS};
 use tenants::Tenants;
@@ -59,10 +60,7 @@ struct Families {
     runs_cancelled: Family<ModelLabel, Counter>,
     sessions_opened: Family<ModelLabel, Counter>,
     sessions_open: Family<ModelLabel, Gauge>,
-    queued_records: Family<ModelLabel, Gauge>,
-    batch_fixed_seconds: Family<ModelLabel, GaugeSeconds>,
-    batch_row_seconds: Family<ModelLabel, GaugeSeconds>,
-    batch_efficient_records: Family<ModelLabel, Gauge>,
+    devices: Devices,
     batch_records: Family<BatchLabels, Histogram, Rows>,
     inference_seconds: Family<ModelLabel, Histogram, Seconds>,
     queue_seconds: Family<ModelLabel, Histogram, Seconds>,
@@ -73,7 +71,6 @@ struct Families {
 }
 
 /// A gauge of seconds, and parts of them.
-type GaugeSeconds = Gauge<f64, AtomicU64>;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ModelLabel {
@@ -137,10 +134,8 @@ struct ModelSeries {
     cancelled: Counter,
     sessions_opened: Counter,
     sessions_open: Gauge,
-    queued: Gauge,
-    fixed: GaugeSeconds,
-    row: GaugeSeconds,
-    efficient: Gauge,
+    /// Those of each device that it is placed on, by its number.
+    devices: BTreeMap<usize, DeviceSeries>,
     batches: BTreeMap<&'static str, Histogram>,
     inference: Histogram,
     queue: Histogram,
@@ -173,7 +168,11 @@ impl Metrics {
     pub fn serve(&self, catalog: &Catalog) {
         self.models.get_or_init(|| {
             let ids: Vec<String> = catalog.listings().iter().map(|listing| listing.id().to_owned()).collect();
-            let series = ids.iter().map(|id| self.families.series(id)).collect();
+            let series = catalog.listings().iter().map(|listing| match listing {
+                Listing::Served(served) => self.families.series(&served.id, &served.devices),
+                Listing::Unavailable { id, .. } => self.families.series(id, &[]),
+            });
+            let series = series.collect();
             Models { ids, series }
         });
     }
@@ -232,10 +231,7 @@ impl Families {
             runs_cancelled: Family::default(),
             sessions_opened: Family::default(),
             sessions_open: Family::default(),
-            queued_records: Family::default(),
-            batch_fixed_seconds: Family::default(),
-            batch_row_seconds: Family::default(),
-            batch_efficient_records: Family::default(),
+            devices: Devices::register(registry),
             batch_records: Family::new_with_constructor(Rows),
             inference_seconds: Family::new_with_constructor(Seconds),
             queue_seconds: Family::new_with_constructor(Seconds),
@@ -257,8 +253,6 @@ impl Families {
             "Executors that have the model open",
             families.sessions_open.clone(),
         );
-        registry.register("queued_records", "Rows that wait for a batch", families.queued_records.clone());
-        families.register_costs(registry);
         registry.register(
             "batch_records",
             "Rows of a batch, by why it closed",
@@ -289,16 +283,7 @@ impl Families {
         families
     }
 
-    fn register_costs(&self, registry: &mut Registry) {
-        let help = "What any batch is known to take, whatever its size";
-        registry.register("batch_fixed_seconds", help, self.batch_fixed_seconds.clone());
-        let help = "What each row is known to add to that";
-        registry.register("batch_row_seconds", help, self.batch_row_seconds.clone());
-        let help = "The smallest batch with nearly the most rows a second";
-        registry.register("batch_efficient_records", help, self.batch_efficient_records.clone());
-    }
-
-    fn series(&self, id: &str) -> ModelSeries {
+    fn series(&self, id: &str, devices: &[usize]) -> ModelSeries {
         let model = ModelLabel { model: id.to_owned() };
         let batches = CloseReason::ALL.map(|reason| {
             let labels = BatchLabels { model: id.to_owned(), close_reason: reason.name() };
@@ -311,10 +296,7 @@ impl Families {
             cancelled: self.runs_cancelled.get_or_create_owned(&model),
             sessions_opened: self.sessions_opened.get_or_create_owned(&model),
             sessions_open: self.sessions_open.get_or_create_owned(&model),
-            queued: self.queued_records.get_or_create_owned(&model),
-            fixed: self.batch_fixed_seconds.get_or_create_owned(&model),
-            row: self.batch_row_seconds.get_or_create_owned(&model),
-            efficient: self.batch_efficient_records.get_or_create_owned(&model),
+            devices: self.devices.series(id, devices),
             batches: BTreeMap::from(batches),
             inference: self.inference_seconds.get_or_create_owned(&model),
             queue: self.queue_seconds.get_or_create_owned(&model),
@@ -361,17 +343,15 @@ impl Observer for Metrics {
         self.families.dead_letters.get_or_create(&labels).inc();
     }
 
-    fn cost(&self, model: ModelIndex, cost: CostSeen) {
-        if let Some(series) = self.model(model) {
-            series.fixed.set(cost.fixed.as_secs_f64());
-            series.row.set(cost.row.as_secs_f64());
-            series.efficient.set(i64::try_from(cost.efficient).unwrap_or(i64::MAX));
+    fn cost(&self, model: ModelIndex, device: usize, cost: CostSeen) {
+        if let Some(series) = self.model(model).and_then(|series| series.devices.get(&device)) {
+            series.cost(cost);
         }
     }
 
-    fn queued(&self, model: ModelIndex, rows: usize) {
-        if let Some(series) = self.model(model) {
-            series.queued.set(i64::try_from(rows).unwrap_or(i64::MAX));
+    fn queued(&self, model: ModelIndex, device: usize, rows: usize) {
+        if let Some(series) = self.model(model).and_then(|series| series.devices.get(&device)) {
+            series.queued(rows);
         }
     }
 
@@ -486,7 +466,7 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use operators::catalog::Listing;
+
     use operators::clock::ManualClock;
 
     use super::*;

@@ -59,7 +59,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
         batch_bytes_max: config.batch_bytes_max(id),
         limits: config.limits(id),
         open_bytes_max: open_bytes_max(config),
-        home: 0,
+        devices: config.devices(id),
     };
     let loaded = load_catalog(&*backend, found, &*context.clock, settings)?;
     if loaded.files.is_empty() {
@@ -82,7 +82,8 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
 
 /// The most bytes of model files that one executor keeps open.
 pub fn open_bytes_max(config: &Config) -> Option<u64> {
-    let together = config.onnx.open_bytes_max? / config.onnx.executors.max(1);
+    let executors = config.onnx.executors * config.onnx.devices.len();
+    let together = config.onnx.open_bytes_max? / executors.max(1);
     Some(u64::try_from(together).unwrap_or(u64::MAX))
 }
 

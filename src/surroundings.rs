@@ -80,7 +80,7 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         library: config.onnx.library.clone(),
         providers: providers(&config.onnx.providers),
         require_gpu: config.onnx.require_gpu,
-        device: config.onnx.device,
+        devices: config.onnx.devices.clone(),
         fp16: config.onnx.fp16,
         engine_cache: config.onnx.engine_cache.clone(),
         intra_threads: config.onnx.intra_threads,
@@ -110,7 +110,7 @@ mod tests {
             "onnx.library=/lib/o.so",
             "onnx.providers=[\"tensorrt\"]",
             "onnx.require_gpu=true",
-            "onnx.device=1",
+            "onnx.devices=[1]",
             "onnx.fp16=true",
             "onnx.engine_cache=/engines",
             "onnx.intra_threads=3",
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(config.library, Some("/lib/o.so".into()));
         assert_eq!(config.providers, [OnnxProvider::TensorRt]);
         assert!(config.require_gpu && config.fp16);
-        assert_eq!((config.device, config.intra_threads, config.rows_max), (1, 3, 7));
+        assert_eq!((&config.devices[..], config.intra_threads, config.rows_max), (&[1][..], 3, 7));
         assert_eq!(config.engine_cache, Some("/engines".into()));
     }
 }

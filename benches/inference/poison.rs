@@ -116,7 +116,7 @@ fn settings() -> ModelSettings {
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         open_bytes_max: None,
-        home: 0,
+        devices: vec![0],
     }
 }
 
@@ -129,6 +129,7 @@ fn parts(
     let observer = Arc::clone(told) as Arc<dyn Observer>;
     let (topic, group) = ("inference.requests".to_owned(), "inference-workers".to_owned());
     ExecuteParts {
+        device: 0,
         backend,
         files: Arc::new(loaded.files.clone()),
         open_bytes_max: None,

@@ -121,7 +121,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         open_bytes_max: None,
-        home: 0,
+        devices: vec![0],
     };
     let loaded = load_catalog(&backend, backend.found(), &*clock, settings).expect("the model can be served");
     let alarms = Alarms::new();
@@ -187,6 +187,7 @@ fn build(
         breaker: Arc::new(Breaker::new(None, Arc::clone(&health), Arc::clone(&observer))),
     };
     let execute = ExecuteParts {
+        device: 0,
         backend: Arc::new(backend) as Arc<dyn Backend>,
         files: Arc::new(loaded.files),
         open_bytes_max: None,

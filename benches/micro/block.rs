@@ -118,7 +118,7 @@ fn parts(floats: usize) -> DecodeParts {
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         open_bytes_max: None,
-        home: 0,
+        devices: vec![0],
     };
     let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings)
         .expect("simulated models can be served");

@@ -167,14 +167,18 @@ impl Engine {
             communication: timely::CommunicationConfig::Process(config.workers),
             worker: WorkerConfig::default(),
         };
+        // Ready once the last executor of the last device is.
+        let devices = models.catalog.devices();
+        let cold = Arc::new(AtomicUsize::new(config.executors * devices));
         timely::execute(timely, move |worker| {
             let alarms = Alarms::new();
-            let home = worker.index() == 0;
+            let index = worker.index();
             build(worker, &config, &models, &shared, &alarms, |activator| {
-                if !home {
+                if index >= devices {
                     return Box::new(NoDevice);
                 }
-                let device: Box<dyn Device> = Box::new(start_device(&config, &models, &shared, &activator));
+                let device: Box<dyn Device> =
+                    Box::new(start_device(index, &cold, &config, &models, &shared, &activator));
                 match &wrap {
                     Some(wrap) => wrap(device),
                     None => device,
@@ -214,21 +218,25 @@ pub fn commit_config(config: &InferenceConfig) -> CommitConfig {
     }
 }
 
+/// Starts the device that is numbered as the worker that is its home.
 fn start_device(
+    number: usize,
+    cold: &Arc<AtomicUsize>,
     config: &InferenceConfig,
     models: &Models,
     shared: &Shared,
     home: &timely::scheduling::SyncActivator,
 ) -> Threads {
-    let (cold, health) = (AtomicUsize::new(config.executors), Arc::clone(&shared.health));
+    let (cold, health) = (Arc::clone(cold), Arc::clone(&shared.health));
     let warm: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
         if cold.fetch_sub(1, Ordering::SeqCst) == 1 {
             health.clear(LOADING);
         }
     });
-    let parts = shared.execute_parts(config, models);
+    let parts = shared.execute_parts(config, models, number);
+    let name = models.backend.name();
     Threads::start(ThreadsParts {
-        name: models.backend.name(),
+        name: if models.catalog.devices() > 1 { format!("{name}, device {number}") } else { name },
         executor: Box::new(move || Executor::new(parts.clone())),
         executors: config.executors,
         queued: config.queued_batches,

@@ -217,11 +217,16 @@ impl Shared {
         }
     }
 
-    /// What the executors work with.
-    pub fn execute_parts(&self, config: &InferenceConfig, models: &Models) -> ExecuteParts {
+    /// What the executors of a device work with.
+    pub fn execute_parts(&self, config: &InferenceConfig, models: &Models, device: usize) -> ExecuteParts {
+        let placed = |model: &ModelIndex| {
+            models.catalog.served(*model).is_some_and(|served| served.devices.contains(&device))
+        };
+        let files = models.files.iter().filter(|(model, _)| placed(model));
         ExecuteParts {
             backend: Arc::clone(&models.backend),
-            files: Arc::clone(&models.files),
+            device,
+            files: Arc::new(files.map(|(model, file)| (*model, file.clone())).collect()),
             open_bytes_max: config.open_bytes_max,
             letters: self.letters(config),
             topic: config.requests.as_str().into(),
@@ -285,7 +290,7 @@ pub fn build(
     worker.dataflow::<u64, _, _>(|scope| {
         let (blocks, letters) =
             source(scope, source_parts, Rc::clone(&holdings), alarms).decode(decode_parts);
-        let outcomes = blocks.keyed_exchange(Arc::clone(&models.catalog)).infer(infer_parts, alarms, device);
+        let outcomes = blocks.keyed_exchange().infer(infer_parts, alarms, device);
         scope.concatenate([letters, outcomes]).sink_home(sink_parts, holdings, alarms);
     });
 }

@@ -176,7 +176,7 @@ impl Run {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
         let committer = outlet.committer(commit_config(config), parts);
-        let executor = Executor::new(shared.execute_parts(config, &engine.models));
+        let executor = Executor::new(shared.execute_parts(config, &engine.models, 0));
         let pace = Pace::Again;
         Ok(Self { clock, lots, random: lots.seed, shared, alarms, group, committer, pace, bench, executor })
     }

@@ -21,6 +21,8 @@ pub struct Block {
     pub class: Class,
     /// The worker that polled them, and to which their outcomes go.
     pub home: usize,
+    /// The device that they run on, numbered as the worker that is its home.
+    pub device: usize,
     /// The inputs of the model, in the order of its signature: every row's, or what all rows share.
     pub columns: Vec<Column>,
     /// A column: what else is known of each row.
@@ -46,7 +48,7 @@ impl Block {
     /// An empty block of a model with these inputs.
     pub fn new(model: ModelIndex, home: usize, columns: Vec<Column>, polled: Arc<Polled>) -> Self {
         let (class, rows, text) = (Class::default(), Vec::new(), Vec::new());
-        Self { model, class, home, columns, rows, text, polled }
+        Self { model, class, home, device: 0, columns, rows, text, polled }
     }
 
     /// Makes room for `rows` rows whose originals have so many bytes.

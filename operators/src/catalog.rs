@@ -29,8 +29,8 @@ pub struct Served {
     pub measured: Vec<Sample>,
     /// How long its rows and its runs may take.
     pub limits: Limits,
-    /// The worker that is home to its device.
-    pub home: usize,
+    /// The devices that it is placed on, at least one, each numbered as the worker that is its home.
+    pub devices: Vec<usize>,
 }
 
 /// What to do with NaN and infinities.
@@ -118,6 +118,7 @@ impl Listing {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     listings: Vec<Listing>,
+    devices: usize,
 }
 
 impl Catalog {
@@ -129,7 +130,18 @@ impl Catalog {
     pub fn new(mut listings: Vec<Listing>) -> Self {
         listings.sort_by(|left, right| left.id().cmp(right.id()));
         assert!(listings.windows(2).all(|pair| pair[0].id() != pair[1].id()), "a model id is listed once");
-        Self { listings }
+        let served = listings.iter().filter_map(|listing| match listing {
+            Listing::Served(served) => Some(served),
+            Listing::Unavailable { .. } => None,
+        });
+        let last = served.flat_map(|served| &served.devices).max();
+        let devices = last.map_or(0, |last| last + 1);
+        Self { listings, devices }
+    }
+
+    /// How many devices there are: one more than the last that a model is placed on.
+    pub fn devices(&self) -> usize {
+        self.devices.max(1)
     }
 
     /// The place of the model of this id.

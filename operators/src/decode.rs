@@ -37,6 +37,7 @@ use crate::dead_letter::{Reason, Stage, Verdict};
 use crate::letters::Letters;
 use crate::model::is_model_id;
 use crate::outcome::Outcomes;
+use crate::placement::device_of;
 use crate::records::RecordView;
 use crate::tensor::{Column, Values};
 
@@ -107,7 +108,8 @@ impl DecodeParts {
             polled,
             home,
             blocks: Vec::new(),
-            places: vec![None; self.catalog.listings().len()],
+            places: vec![None; self.catalog.listings().len() * self.catalog.devices()],
+            devices: self.catalog.devices(),
             of_classes: BTreeMap::new(),
             row: Vec::new(),
             text: Vec::new(),
@@ -217,10 +219,11 @@ struct Blocks<'p> {
     polled: &'p Arc<Polled>,
     home: usize,
     blocks: Vec<Block>,
-    /// Where the block of each model stands, so that one header after the other finds it without a search.
+    /// Where the block of each model and device stands, so that one header after the other finds it without a search.
     places: Vec<Option<usize>>,
+    devices: usize,
     /// The same of the classes of a model, where it has several.
-    of_classes: BTreeMap<(ModelIndex, Class), usize>,
+    of_classes: BTreeMap<(ModelIndex, usize, Class), usize>,
     /// Where a row is read whose block is not known yet.
     row: Vec<Column>,
     text: Vec<u8>,
@@ -236,7 +239,8 @@ impl Blocks<'_> {
         place: usize,
         record: RecordView<'_>,
     ) -> Option<Result<(), Refusal<'static>>> {
-        let at = self.place(model, Class::default(), place, || served.signature.columns());
+        let device = self.device(served, place, record);
+        let at = self.place((model, device), Class::default(), place, || served.signature.columns());
         let block = &mut self.blocks[at];
         let Some(Column { values: Values::F32(values), .. }) = block.columns.first_mut() else { return None };
         let (values_before, text_before) = (values.len(), block.text.len());
@@ -295,7 +299,8 @@ impl Blocks<'_> {
         let class = Class::of(inputs, &self.row);
         let columns: Vec<Column> =
             self.row.iter().map(|column| Column::new(column.axes.clone(), column.values.dtype())).collect();
-        let at = self.place(model, class, place, || columns);
+        let device = self.device(served, place, record);
+        let at = self.place((model, device), class, place, || columns);
         let block = &mut self.blocks[at];
         block.push_inputs(inputs, &self.row);
         let start = u32::try_from(block.text.len()).expect("a block's text stays below 4 GiB");
@@ -307,18 +312,25 @@ impl Blocks<'_> {
         Ok(())
     }
 
+    /// The device of a record to this model.
+    fn device(&self, served: &Served, place: usize, record: RecordView<'_>) -> usize {
+        let (lease, offset) = self.polled.origins[place];
+        device_of(&served.devices, record.key(), lease, offset)
+    }
+
     /// The place of the block of a class.
     fn place(
         &mut self,
-        model: ModelIndex,
+        (model, device): (ModelIndex, usize),
         class: Class,
         record: usize,
         columns: impl FnOnce() -> Vec<Column>,
     ) -> usize {
+        let only = model.0 as usize * self.devices + device;
         let known = if class.is_only() {
-            self.places[model.0 as usize]
+            self.places[only]
         } else {
-            self.of_classes.get(&(model, class.clone())).copied()
+            self.of_classes.get(&(model, device, class.clone())).copied()
         };
         known.unwrap_or_else(|| {
             let at = self.blocks.len();
@@ -328,11 +340,12 @@ impl Blocks<'_> {
                 block.reserve(self.polled.records.len(), self.polled.records.payload_bytes());
             }
             block.class = class.clone();
+            block.device = device;
             self.blocks.push(block);
             if class.is_only() {
-                self.places[model.0 as usize] = Some(at);
+                self.places[only] = Some(at);
             } else {
-                self.of_classes.insert((model, class), at);
+                self.of_classes.insert((model, device, class), at);
             }
             at
         })

@@ -40,7 +40,9 @@ use crate::watch::Watch;
 pub struct ExecuteParts {
     /// What opens models.
     pub backend: Arc<dyn Backend>,
-    /// The file of each served model.
+    /// The device that they run on.
+    pub device: usize,
+    /// The file of each model that is placed there.
     pub files: Arc<BTreeMap<ModelIndex, ModelFile>>,
     /// The most bytes of model files that an executor keeps open, if there is a bound.
     pub open_bytes_max: Option<u64>,

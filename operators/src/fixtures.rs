@@ -200,7 +200,7 @@ pub(crate) fn models_within(
         batch_bytes_max: 1 << 20,
         limits,
         open_bytes_max: None,
-        home: 0,
+        devices: vec![0],
     };
     let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();
     TestModels {
@@ -233,6 +233,7 @@ pub(crate) fn execute_parts(
 ) -> ExecuteParts {
     ExecuteParts {
         backend: Arc::clone(&models.backend) as Arc<dyn Backend>,
+        device: 0,
         files: Arc::clone(&models.files),
         open_bytes_max: None,
         letters: letters(clock, observer),
@@ -294,7 +295,7 @@ impl Observer for Recorder {
         self.seen.lock().unwrap().dead_letters.push((reason, stage));
     }
 
-    fn cost(&self, _: ModelIndex, cost: CostSeen) {
+    fn cost(&self, _: ModelIndex, _: usize, cost: CostSeen) {
         self.seen.lock().unwrap().cost = Some(cost);
     }
 

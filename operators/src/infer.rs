@@ -68,7 +68,7 @@ pub struct InferParts {
     pub clock: Arc<dyn Clock>,
 }
 
-/// The name of the condition that a broken device sets in the health of the process.
+/// The name of the condition that a broken device sets in the health of the process; of several devices with its number behind: `device-1`.
 pub const BROKEN_DEVICE: &str = "device";
 
 /// Methods to run models on blocks.
@@ -90,10 +90,12 @@ impl<'scope> Infer<'scope> for StreamVec<'scope, u64, Arc<Block>> {
         device: impl FnOnce(SyncActivator) -> Box<dyn Device>,
     ) -> StreamVec<'scope, u64, Arc<Outcomes>> {
         let scope = self.scope();
+        // A device is numbered as the worker that is its home.
+        let number = scope.worker().index();
         self.unary_frontier(Pipeline, "Infer", move |_capability, info| {
             let alarm = alarms.register(scope.activator_for(std::rc::Rc::clone(&info.address)));
             let device = device(scope.worker().sync_activator_for(info.address.to_vec()));
-            let mut scheduler = Scheduler::new(parts, device);
+            let mut scheduler = Scheduler::new(parts, number, device);
 
             move |(input, frontier), output| {
                 input.for_each_stamp(|stamp, data| {

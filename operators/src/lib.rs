@@ -44,6 +44,7 @@ pub mod observe;
 pub mod outbox;
 pub mod outcome;
 pub mod partitioner;
+pub mod placement;
 pub mod policy;
 pub mod ports;
 pub mod quota;

@@ -60,6 +60,16 @@ pub trait Backend: Send + Sync {
     /// If the file is not a model that can be served, and why.
     fn open(&self, file: &ModelFile) -> Result<Box<dyn Model>, ModelError>;
 
+    /// Opens `file` for an executor thread of one of several devices, counted from 0. A backend that knows one device only has that open it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::open`].
+    fn open_on(&self, file: &ModelFile, device: usize) -> Result<Box<dyn Model>, ModelError> {
+        let _ = device;
+        self.open(file)
+    }
+
     /// What runs the models, its version included: for people.
     fn name(&self) -> String;
 }

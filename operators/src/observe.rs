@@ -18,11 +18,11 @@ pub trait Observer: Send + Sync {
     /// A record became a dead letter.
     fn dead_letter(&self, _reason: Reason, _stage: Stage, _model: Option<&str>) {}
 
-    /// What batches of a model are known to cost.
-    fn cost(&self, _model: ModelIndex, _cost: CostSeen) {}
+    /// What batches of a model are known to cost on a device.
+    fn cost(&self, _model: ModelIndex, _device: usize, _cost: CostSeen) {}
 
-    /// Rows wait in the window of a model.
-    fn queued(&self, _model: ModelIndex, _rows: usize) {}
+    /// Rows wait in the window of a model before a device.
+    fn queued(&self, _model: ModelIndex, _device: usize, _rows: usize) {}
 
     /// So many more rows of a tenant wait because it may not ask for them now; or fewer.
     fn parked(&self, _tenant: &str, _rows: i64) {}

@@ -32,27 +32,35 @@ impl<'de> Deserialize<'de> for BucketsFile {
                 match text {
                     "auto" => Ok(BucketRule::Auto),
                     "off" => Ok(BucketRule::Off),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                    // On the command line and in the environment everything is text.
+                    _ => {
+                        let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+                        let sizes =
+                            inside.map(|inside| inside.split(',').map(|size| size.trim().parse()).collect());
+                        let sizes: Option<Result<Vec<i64>, _>> = sizes;
+                        let sizes = sizes.and_then(Result::ok).and_then(|sizes| sizes_of(&sizes));
+                        sizes.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                    }
                 }
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<BucketRule, A::Error> {
                 let mut sizes = Vec::new();
-                while let Some(rows) = elements.next_element::<i64>()? {
-                    let rows = usize::try_from(rows).ok().filter(|rows| (1..=ROWS_MAX).contains(rows));
-                    match rows.filter(|_| sizes.len() < SIZES_MAX) {
-                        Some(rows) => sizes.push(rows),
-                        None => return Err(de::Error::invalid_value(de::Unexpected::Seq, &self)),
-                    }
+                while let Some(rows) = elements.next_element()? {
+                    sizes.push(rows);
                 }
-                if sizes.is_empty() {
-                    return Err(de::Error::invalid_length(0, &self));
-                }
-                Ok(BucketRule::Sizes(sizes))
+                sizes_of(&sizes).ok_or_else(|| de::Error::invalid_value(de::Unexpected::Seq, &self))
             }
         }
         deserializer.deserialize_any(Rule).map(Self)
     }
+}
+
+/// These sizes, if they are some, and not too many or too large.
+fn sizes_of(sizes: &[i64]) -> Option<BucketRule> {
+    let rows = |size: &i64| usize::try_from(*size).ok().filter(|rows| (1..=ROWS_MAX).contains(rows));
+    let sizes: Vec<usize> = sizes.iter().map(rows).collect::<Option<_>>()?;
+    (1..=SIZES_MAX).contains(&sizes.len()).then_some(BucketRule::Sizes(sizes))
 }
 
 #[cfg(test)]
@@ -73,8 +81,12 @@ mod tests {
         assert_eq!(read("\"auto\""), Ok(BucketRule::Auto));
         assert_eq!(read("\"off\""), Ok(BucketRule::Off));
         assert_eq!(read("[16, 1, 64]"), Ok(BucketRule::Sizes(vec![16, 1, 64])));
+        assert_eq!(read("\"[16, 1,64]\""), Ok(BucketRule::Sizes(vec![16, 1, 64])));
         let many = format!("{:?}", [1; SIZES_MAX + 1]);
-        for wrong in ["\"on\"", "[]", "[0]", "[-1]", "[65537]", "[1.5]", "16", &many] {
+        for wrong in [
+            "\"on\"", "\"[]\"", "\"[1\"", "\"[0]\"", "\"[a]\"", "[]", "[0]", "[-1]", "[65537]", "[1.5]",
+            "16", &many,
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         let error = read("[0]").unwrap_err();

@@ -218,8 +218,8 @@ pub struct Onnx {
     pub providers: Vec<Provider>,
     /// Whether to refuse to start when only the CPU took effect.
     pub require_gpu: bool,
-    /// The number of the GPU.
-    pub device: i32,
+    /// The devices, each by the number of its GPU.
+    pub devices: Vec<i32>,
     /// Whether TensorRT may compute in half precision.
     pub fp16: bool,
     /// The sizes that batches are run at.
@@ -228,7 +228,7 @@ pub struct Onnx {
     pub engine_cache: Option<PathBuf>,
     /// Threads inside one run.
     pub intra_threads: usize,
-    /// Executor threads.
+    /// Executor threads of each device.
     pub executors: usize,
     /// The most bytes of model files that all executors keep open together.
     pub open_bytes_max: Option<usize>,
@@ -244,6 +244,14 @@ impl Config {
     /// When a batch of this model closes.
     pub fn batch_policy(&self, model: &str) -> BatchPolicy {
         self.policy(self.models.overrides.get(model))
+    }
+
+    /// The devices that a model is placed on, by their places among all.
+    pub fn devices(&self, model: &str) -> Vec<usize> {
+        let own = self.models.overrides.get(model).and_then(|model| model.devices.as_ref());
+        let all = self.onnx.devices.iter().enumerate();
+        let placed = all.filter(|(_, device)| own.is_none_or(|own| own.contains(device)));
+        placed.map(|(place, _)| place).collect()
     }
 
     /// When a batch closes of a model without rules of its own.
@@ -392,16 +400,20 @@ fn count(written: Count, machine: &Machine) -> usize {
 }
 
 fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
+    let devices: Vec<i32> = written.devices.into_iter().map(|device| device.0).collect();
     Onnx {
         library: Some(written.library).filter(|path| !path.as_os_str().is_empty()),
         providers: written.providers,
         require_gpu: written.require_gpu,
-        device: written.device.0,
+        executors: match written.executors {
+            Count::Auto => (machine.cores.clamp(1, 8) / devices.len().max(1)).max(1),
+            Count::Exactly(executors) => executors,
+        },
+        devices,
         fp16: written.fp16,
         buckets: written.buckets.0,
         engine_cache: engine_cache(written.engine_cache, machine),
         intra_threads: written.intra_threads.0,
-        executors: count(written.executors, machine),
         open_bytes_max: written.open_bytes_max.0,
         run_max: written.run_max.0,
         run_grace: written.run_grace.0,

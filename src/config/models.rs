@@ -40,6 +40,8 @@ pub struct ModelOverrides {
     pub providers: Option<Vec<Provider>>,
     /// The sizes that batches are run at.
     pub buckets: Option<BucketRule>,
+    /// The devices that it is placed on, each by the number of its GPU.
+    pub devices: Option<Vec<i32>>,
     /// What to do with NaN and infinities.
     pub not_finite: Option<NotFinite>,
     /// Which output is served alone.
@@ -64,6 +66,7 @@ fn overrides(written: ModelOverridesFile) -> ModelOverrides {
         run_max: written.run_max.map(|max| max.0),
         providers: written.providers,
         buckets: written.buckets.map(|buckets| buckets.0),
+        devices: written.devices.map(|devices| devices.into_iter().map(|device| device.0).collect()),
         not_finite: written.not_finite,
         output: written.output,
         inputs: written.inputs.into_iter().map(|(name, input)| (name, options(input))).collect(),

@@ -1,5 +1,6 @@
 //! Relations between settings: which two can't both be as they are, and why.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use operators::catalog::{BatchPolicy, Limits};
@@ -85,6 +86,7 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
         "onnx.require_gpu",
         "at least one provider has to be listed",
     );
+    devices(config, &mut require);
     let own = config.models.overrides.values().filter_map(|model| model.providers.as_ref());
     let has_tensorrt =
         own.chain([&config.onnx.providers]).flatten().any(|provider| *provider == Provider::Tensorrt);
@@ -98,6 +100,36 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
 }
 
 type Require<'a> = dyn FnMut(bool, &str, &str, &'static str) + 'a;
+
+/// Each device has a worker that is its home, and each model at least one device.
+fn devices(config: &Config, require: &mut Require<'_>) {
+    let devices = &config.onnx.devices;
+    let distinct: BTreeSet<&i32> = devices.iter().collect();
+    require(
+        !devices.is_empty() && distinct.len() == devices.len(),
+        "onnx.devices",
+        "onnx.executors",
+        "at least one device has to be listed, and each once",
+    );
+    require(
+        devices.len() <= config.workers,
+        "onnx.devices",
+        "workers",
+        "each device needs a worker that is its home: there have to be as many workers",
+    );
+    for (model, overrides) in &config.models.overrides {
+        if let Some(own) = &overrides.devices {
+            let key = super::Key::new(vec!["models".into(), model.clone(), "devices".into()]).to_string();
+            let listed = !own.is_empty() && own.iter().all(|device| distinct.contains(device));
+            require(
+                listed,
+                &key,
+                "onnx.devices",
+                "a model is placed on one or more of the devices that are listed",
+            );
+        }
+    }
+}
 
 /// A property that is a number of milliseconds.
 fn millis(properties: &super::Properties, property: &str) -> Option<Duration> {
@@ -390,6 +422,21 @@ mod tests {
             [pair("onnx.require_gpu", "onnx.providers")]
         );
         assert_eq!(contradicting(&[required, "onnx.providers=[\"cuda\", \"cpu\"]".to_owned()]), []);
+    }
+
+    #[test]
+    fn each_device_has_a_home_and_each_model_a_device() {
+        let set =
+            |sets: &[&str]| contradicting(&sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
+        let two = ["onnx.devices=[0, 3]", "workers=2"];
+        assert_eq!(set(&two), []);
+        assert_eq!(set(&[two[0], "workers=1"]), [pair("onnx.devices", "workers")]);
+        assert_eq!(set(&["onnx.devices=[]"]), [pair("onnx.devices", "onnx.executors")]);
+        assert_eq!(set(&["onnx.devices=[1, 1]", two[1]]), [pair("onnx.devices", "onnx.executors")]);
+        assert_eq!(set(&[two[0], two[1], "models.m.devices=[3]"]), []);
+        for wrong in ["models.m.devices=[1]", "models.m.devices=[]"] {
+            assert_eq!(set(&[two[0], two[1], wrong]), [pair("models.m.devices", "onnx.devices")], "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::refused;
 use super::tenants::{self, TENANT_KEYS};
 
 /// What may be set for a model.
-const MODEL_KEYS: [&str; 11] = [
+const MODEL_KEYS: [&str; 12] = [
     "batch.slo",
     "batch.size_max",
     "batch.delay_max",
@@ -19,6 +19,7 @@ const MODEL_KEYS: [&str; 11] = [
     "run_max",
     "providers",
     "buckets",
+    "devices",
     "not_finite",
     "output",
 ];

@@ -179,6 +179,7 @@ pub(super) struct ModelOverridesFile {
     pub(super) run_max: Option<Deadline>,
     pub(super) providers: Option<Vec<Provider>>,
     pub(super) buckets: Option<BucketsFile>,
+    pub(super) devices: Option<Vec<Device>>,
     pub(super) not_finite: Option<NotFinite>,
     pub(super) output: Option<String>,
     #[serde(default)]
@@ -209,7 +210,7 @@ pub(super) struct OnnxFile {
     pub(super) library: PathBuf,
     pub(super) providers: Vec<Provider>,
     pub(super) require_gpu: bool,
-    pub(super) device: Device,
+    pub(super) devices: Vec<Device>,
     pub(super) fp16: bool,
     pub(super) buckets: BucketsFile,
     pub(super) engine_cache: PathBuf,

@@ -2,16 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operators::catalog::{Catalog, Listing, ModelIndex};
+use operators::catalog::{BatchPolicy, Catalog, Limits, ModelIndex, NotFinite};
 use operators::clock::ManualClock;
 use operators::dead_letter::{Reason, Stage};
 use operators::health::Health;
 use operators::lease::Partition;
+use operators::model::load::{ModelSettings, load_catalog};
+use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
 use tidemill::metrics::Metrics;
 
@@ -42,11 +44,27 @@ fn rows_below(headline: &str) -> BTreeSet<String> {
     cells.map(|(cell, _)| cell.to_owned()).collect()
 }
 
+/// One model.
+fn catalog() -> Catalog {
+    let backend = SimulatedBackend::new([SimulatedModel::new("m", 1, 1)]);
+    let settings = |_: &str| ModelSettings {
+        output: None,
+        inputs: BTreeMap::new(),
+        not_finite: NotFinite::Refuse,
+        batch: BatchPolicy::Static { size_max: 1, delay_max: Duration::ZERO },
+        batch_bytes_max: 1,
+        limits: Limits::default(),
+        open_bytes_max: None,
+        devices: vec![0],
+    };
+    load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap().catalog
+}
+
 /// Every metric, after one of everything was told.
 fn metric_names() -> BTreeSet<String> {
     let health = Arc::new(Health::new());
     let metrics = Metrics::new(Arc::new(ManualClock::new()), Arc::clone(&health));
-    metrics.serve(&Catalog::new(vec![Listing::Unavailable { id: "m".into(), reason: String::new() }]));
+    metrics.serve(&catalog());
     metrics.tell_apart(std::iter::empty(), 1);
     let second = [Duration::from_secs(1)];
     metrics.batch(&BatchSeen {

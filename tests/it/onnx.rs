@@ -85,7 +85,7 @@ fn settings(_: &str) -> ModelSettings {
         batch_bytes_max: usize::MAX,
         limits: Limits::default(),
         open_bytes_max: None,
-        home: 0,
+        devices: vec![0],
     }
 }
 
@@ -250,7 +250,7 @@ fn a_provider_that_is_absent_leaves_the_cpu() {
 #[test]
 fn a_required_gpu_that_is_absent_refuses_to_start_with_the_reason() {
     // A machine that runs these tests may have a GPU, but not so many.
-    let required = OnnxConfig { require_gpu: true, device: 4_096, ..OnnxConfig::default() };
+    let required = OnnxConfig { require_gpu: true, devices: vec![4_096], ..OnnxConfig::default() };
     let refusal = |config: OnnxConfig| OnnxBackend::new(config).err().unwrap().to_string();
 
     let absent = refusal(required.clone());
@@ -330,7 +330,7 @@ fn one_bad_file_does_not_stop_the_others() {
     let by_id = |id: &str| ModelSettings {
         output: (id == "scored").then(|| "score".to_owned()),
         limits: Limits::default(),
-        home: 1,
+        devices: vec![1],
         ..settings(id)
     };
     let loaded = load_catalog(&backend(), found(folder.path()), &ManualClock::new(), by_id).unwrap();
@@ -341,7 +341,7 @@ fn one_bad_file_does_not_stop_the_others() {
     assert_eq!(served, ["good", "scored"]);
     for (model, file) in &loaded.files {
         let served = loaded.catalog.served(*model).unwrap();
-        assert_eq!((&served.id, &served.version, served.home), (&file.id, &file.version, 1));
+        assert_eq!((&served.id, &served.version, &served.devices[..]), (&file.id, &file.version, &[1][..]));
     }
     let reasons = reasons(&loaded);
     assert!(reasons["broken"].starts_with("could not load "), "{reasons:?}");

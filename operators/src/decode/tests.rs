@@ -52,6 +52,41 @@ fn header(outcomes: &Outcomes, index: usize, name: &str) -> Option<String> {
 }
 
 #[test]
+fn the_rows_of_a_model_on_several_devices_go_to_one_by_their_keys() {
+    let (mut parts, _) = parts(NotFinite::Refuse);
+    let on = |listing: &Listing, devices: &[usize]| match listing {
+        Listing::Served(served) => {
+            Listing::Served(Arc::new(Served { devices: devices.to_vec(), ..Served::clone(served) }))
+        }
+        Listing::Unavailable { .. } => listing.clone(),
+    };
+    let listings = parts.catalog.listings().iter();
+    let placed = listings.map(|listing| on(listing, if listing.id() == "m" { &[0, 2] } else { &[1] }));
+    parts.catalog = Arc::new(Catalog::new(placed.collect()));
+    let keyed = |key: u8, message: Message| Message { key: Some(vec![key]), ..message };
+    let messages: Vec<Message> = (0..40)
+        .map(|place| {
+            keyed(place % 10, if place % 4 == 3 { request("n", &[1.0]) } else { request("m", &[1.0, 2.0]) })
+        })
+        .collect();
+    let blocks = decode(&parts, &messages).blocks;
+    let mut found = BTreeMap::new();
+    for block in &blocks {
+        let rows = block
+            .rows
+            .iter()
+            .map(|row| block.polled.records.get(row.record as usize).key().unwrap().to_vec());
+        let keys: std::collections::BTreeSet<Vec<u8>> = rows.collect();
+        found.insert((block.model, block.device), (block.len(), keys));
+    }
+    let places: Vec<(u32, usize)> = found.keys().map(|(model, device)| (model.0, *device)).collect();
+    assert_eq!(places, [(1, 0), (1, 2), (2, 1)], "a block for each model and device");
+    let [first, second] = [(1, 0), (1, 2)].map(|(model, device)| &found[&(ModelIndex(model), device)]);
+    assert!(first.1.is_disjoint(&second.1), "a key has one device");
+    assert_eq!((first.0 + second.0, found[&(ModelIndex(2), 1)].0), (30, 10));
+}
+
+#[test]
 fn a_block_keeps_no_more_than_twice_the_originals_of_its_rows() {
     let (parts, _) = parts(NotFinite::Refuse);
     let rare = request("n", &[7.0]);

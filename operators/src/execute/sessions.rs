@@ -22,6 +22,7 @@ use crate::window::Run;
 /// The models that an executor has open, and the buffers that it runs them with.
 pub(super) struct Sessions {
     backend: Arc<dyn Backend>,
+    device: usize,
     files: Arc<BTreeMap<ModelIndex, ModelFile>>,
     bytes_max: Option<u64>,
     observer: Arc<dyn Observer>,
@@ -66,6 +67,7 @@ impl Sessions {
     pub(super) fn new(parts: &ExecuteParts) -> Self {
         Self {
             backend: Arc::clone(&parts.backend),
+            device: parts.device,
             files: Arc::clone(&parts.files),
             bytes_max: parts.open_bytes_max,
             observer: Arc::clone(&parts.observer),
@@ -109,7 +111,8 @@ impl Sessions {
             let files = Arc::clone(&self.files);
             let file = files.get(&model).ok_or_else(|| RunError("the model has no file".to_owned()))?;
             self.make_room_for(file);
-            let opened = self.backend.open(file).map_err(|error| RunError(error.to_string()))?;
+            let opened =
+                self.backend.open_on(file, self.device).map_err(|error| RunError(error.to_string()))?;
             self.observer.opened(model);
             self.open.insert(model, Session { model: opened, bytes: file.bytes, used: 0 });
         }

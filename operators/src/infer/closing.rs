@@ -12,6 +12,8 @@ use crate::window::Window;
 
 /// What is known of the batches on one device.
 pub(super) struct Closing {
+    /// How the device is numbered.
+    number: usize,
     costs: BTreeMap<ModelIndex, CostModel>,
     demand: Demand,
     executors: usize,
@@ -21,17 +23,18 @@ pub(super) struct Closing {
 
 impl Closing {
     /// Nothing has run yet on a device of so many executors.
-    pub(super) fn new(executors: usize) -> Self {
-        Self { costs: BTreeMap::new(), demand: Demand::default(), executors, busy: 0 }
+    pub(super) fn new(number: usize, executors: usize) -> Self {
+        Self { number, costs: BTreeMap::new(), demand: Demand::default(), executors, busy: 0 }
     }
 
     /// The first rows of a model have come: what was measured when it was loaded is where learning begins.
     pub(super) fn serve(&mut self, model: ModelIndex, served: &Served, observer: &dyn Observer) {
+        let number = self.number;
         self.costs.entry(model).or_insert_with(|| {
             let mut cost =
                 CostModel::new(served.batch.size_max()).with_buckets(served.signature.buckets.clone());
             served.measured.iter().for_each(|sample| cost.observe(*sample));
-            tell(model, &cost, observer);
+            tell(number, model, &cost, observer);
             cost
         });
     }
@@ -46,7 +49,7 @@ impl Closing {
     pub(super) fn learn(&mut self, model: ModelIndex, sample: Sample, observer: &dyn Observer) {
         if let Some(cost) = self.costs.get_mut(&model) {
             cost.observe(sample);
-            tell(model, cost, observer);
+            tell(self.number, model, cost, observer);
         }
     }
 
@@ -81,7 +84,7 @@ impl Closing {
     }
 }
 
-fn tell(model: ModelIndex, cost: &CostModel, observer: &dyn Observer) {
+fn tell(device: usize, model: ModelIndex, cost: &CostModel, observer: &dyn Observer) {
     let (fixed, row, efficient) = (cost.fixed(), cost.row(), cost.efficient());
-    observer.cost(model, CostSeen { fixed, row, efficient });
+    observer.cost(model, device, CostSeen { fixed, row, efficient });
 }

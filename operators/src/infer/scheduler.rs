@@ -36,6 +36,9 @@ pub(super) type Give<'a> = dyn FnMut(&Capability<u64>, Outcomes) + 'a;
 /// The windows of the models on one device, and the batches under way there.
 pub(super) struct Scheduler {
     parts: InferParts,
+    /// How the device is numbered, and the condition that stands while it is broken.
+    number: usize,
+    condition: String,
     device: Box<dyn Device>,
     windows: BTreeMap<ModelIndex, Window<Capability<u64>>>,
     gate: Gate<Capability<u64>>,
@@ -65,12 +68,20 @@ struct Broken {
 }
 
 impl Scheduler {
-    pub(super) fn new(parts: InferParts, device: Box<dyn Device>) -> Self {
-        let closing = Closing::new(device.executors());
+    /// Nothing waits yet before this device, which is numbered so.
+    pub(super) fn new(parts: InferParts, number: usize, device: Box<dyn Device>) -> Self {
+        let closing = Closing::new(number, device.executors());
+        let condition = if parts.catalog.devices() > 1 {
+            format!("{BROKEN_DEVICE}-{number}")
+        } else {
+            BROKEN_DEVICE.to_owned()
+        };
         let gate = Gate::new(Arc::clone(&parts.allowances));
         Self {
             gate,
             parts,
+            number,
+            condition,
             device,
             windows: BTreeMap::new(),
             fair: Fair::new(),
@@ -113,7 +124,7 @@ impl Scheduler {
         } else {
             self.admit(block, rows, capability);
         }
-        self.parts.observer.queued(model, self.windows[&model].rows());
+        self.parts.observer.queued(model, self.number, self.windows[&model].rows());
     }
 
     /// Lets rows into their window, as far as the bounds of their tenants allow.
@@ -139,7 +150,7 @@ impl Scheduler {
             let model = block.model;
             let window = self.windows.get_mut(&model).expect("what is parked was before its window");
             window.push(block, rows, token);
-            self.parts.observer.queued(model, window.rows());
+            self.parts.observer.queued(model, self.number, window.rows());
         }
     }
 
@@ -228,7 +239,7 @@ impl Scheduler {
             broken.trial = None;
         }
         tracing::error!(model = model.id, reason, rows, pause = ?broken.pause, "device failed on a good row");
-        self.parts.health.set_unready(BROKEN_DEVICE, reason);
+        self.parts.health.set_unready(&self.condition, reason);
         self.under_way.insert(id, under_way);
         broken.left.push_back(id);
     }
@@ -244,7 +255,7 @@ impl Scheduler {
             if broken.left.is_empty() {
                 self.broken = None;
                 self.excused = self.parts.clock.now();
-                self.parts.health.clear(BROKEN_DEVICE);
+                self.parts.health.clear(&self.condition);
                 tracing::info!("device works again");
             }
         }
@@ -295,7 +306,7 @@ impl Scheduler {
             let Some(deadline) = served.limits.deadline else { continue };
             let runs = window.take_overdue(deadline, self.excused, now);
             if !runs.is_empty() {
-                self.parts.observer.queued(*model, window.rows());
+                self.parts.observer.queued(*model, self.number, window.rows());
                 overdue.push((Arc::clone(served), 1, runs));
             }
         }
@@ -420,7 +431,7 @@ impl Scheduler {
     fn close(&mut self, model: ModelIndex, closed: CloseReason, rows: usize) -> UnderWay<Capability<u64>> {
         let window = self.windows.get_mut(&model).expect("a ready model has a window");
         let Taken { runs, bill } = window.take(rows, self.closing.price(model, rows));
-        self.parts.observer.queued(model, window.rows());
+        self.parts.observer.queued(model, self.number, window.rows());
         let served = self.parts.catalog.served(model).expect("a window is of a served model");
         let mut batch = of_runs(served, model, runs, closed);
         batch.bill = bill;

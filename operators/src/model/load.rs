@@ -33,8 +33,8 @@ pub struct ModelSettings {
     pub limits: Limits,
     /// The most bytes of model files that an executor keeps open, if there is a bound: a larger model can't be served.
     pub open_bytes_max: Option<u64>,
-    /// The worker that is home to its device.
-    pub home: usize,
+    /// The devices that it is placed on, each numbered as the worker that is its home.
+    pub devices: Vec<usize>,
 }
 
 /// The models of a process.
@@ -111,7 +111,8 @@ fn list(
         tracing::warn!(model = %file.id, reason, "model unavailable");
         return Ok(Listing::Unavailable { id: file.id.clone(), reason });
     }
-    let mut model = match backend.open(file) {
+    let first = settings.devices.first().copied().unwrap_or_default();
+    let mut model = match backend.open_on(file, first) {
         Ok(model) => model,
         Err(error @ (ModelError::Runtime(_) | ModelError::Provider { .. })) => return Err(error),
         Err(error) => {
@@ -146,7 +147,7 @@ fn list(
         bytes_max: settings.batch_bytes_max,
         measured,
         limits: settings.limits,
-        home: settings.home,
+        devices: settings.devices.clone(),
     })))
 }
 

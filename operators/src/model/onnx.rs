@@ -56,8 +56,8 @@ pub struct OnnxConfig {
     pub providers: Vec<Provider>,
     /// Whether a model that would run on the CPU, wholly or in part, is refused.
     pub require_gpu: bool,
-    /// The number of the GPU.
-    pub device: i32,
+    /// The number of each GPU, in the order of the devices.
+    pub devices: Vec<i32>,
     /// Whether TensorRT may compute in half precision.
     pub fp16: bool,
     /// Threads that a session computes with, the executor's included.
@@ -117,7 +117,7 @@ impl Default for OnnxConfig {
             library: None,
             providers: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
             require_gpu: false,
-            device: 0,
+            devices: vec![0],
             fp16: false,
             intra_threads: 1,
             engine_cache: None,
@@ -137,7 +137,7 @@ pub struct OnnxBackend {
     /// Held while a session is made that may use a GPU: several made at once on one GPU have crashed.
     gpu: Mutex<()>,
     /// Whether each provider works here, as far as it was tried, or why not.
-    tried: Mutex<BTreeMap<Provider, Result<(), String>>>,
+    tried: Mutex<BTreeMap<(Provider, i32), Result<(), String>>>,
 }
 
 impl OnnxBackend {
@@ -150,37 +150,39 @@ impl OnnxBackend {
     pub fn new(config: OnnxConfig) -> Result<Self, ModelError> {
         let runtime = environment::runtime(config.library.as_deref())?;
         let backend = Self { runtime, config, gpu: Mutex::default(), tried: Mutex::default() };
-        backend.try_provider(Provider::Cpu).map_err(ModelError::Runtime)?;
+        backend.try_provider(Provider::Cpu, 0).map_err(ModelError::Runtime)?;
         if backend.config.require_gpu {
-            let registered =
-                providers::register_each(&backend.config.providers, true, |provider| backend.works(provider));
-            if registered.effective.is_empty() {
-                return Err(no_gpu(&registered.failed));
+            for gpu in &backend.config.devices {
+                let works = |provider| backend.works(provider, *gpu);
+                let registered = providers::register_each(&backend.config.providers, true, works);
+                if registered.effective.is_empty() {
+                    return Err(no_gpu(&registered.failed));
+                }
             }
         }
         Ok(backend)
     }
 
-    /// Whether a provider works here, or why not. A provider that does not is logged once: there are as many sessions as executors
-    /// and models.
-    fn works(&self, provider: Provider) -> Result<(), String> {
+    /// Whether a provider works here on this GPU, or why not. A provider that does not is logged once: there are as many sessions as
+    /// executors and models.
+    fn works(&self, provider: Provider, gpu: i32) -> Result<(), String> {
         let mut tried = lock(&self.tried);
-        if let Some(known) = tried.get(&provider) {
+        if let Some(known) = tried.get(&(provider, gpu)) {
             return known.clone();
         }
-        let found = self.try_provider(provider);
+        let found = self.try_provider(provider, gpu);
         if let Err(reason) = &found {
-            tracing::warn!(%provider, reason, "execution provider did not take effect");
+            tracing::warn!(%provider, gpu, reason, "execution provider did not take effect");
         }
-        tried.insert(provider, found.clone());
+        tried.insert((provider, gpu), found.clone());
         found
     }
 
     /// Makes a session with one provider. Some register well and fail only now: those whose driver or device is missing. With them on
     /// its list no model could be opened, not even for the CPU.
-    fn try_provider(&self, provider: Provider) -> Result<(), String> {
+    fn try_provider(&self, provider: Provider, gpu: i32) -> Result<(), String> {
         let mut builder = self.plain_builder()?;
-        providers::register(&mut builder, provider, &self.config, &Engine::default())?;
+        providers::register(&mut builder, provider, gpu, &self.config, &Engine::default())?;
         commit(builder, PROBE).map(drop)
     }
 
@@ -189,13 +191,14 @@ impl OnnxBackend {
         &self,
         file: &ModelFile,
         wanted: &[Provider],
+        gpu: i32,
         engine: &Engine,
     ) -> Result<(SessionBuilder, Vec<Provider>), ModelError> {
         let mut builder = self.plain_builder().map_err(|reason| load_error(file, reason))?;
         let Registered { effective, failed } =
             providers::register_each(wanted, self.config.require_gpu, |provider| {
-                self.works(provider)?;
-                providers::register(&mut builder, provider, &self.config, engine)
+                self.works(provider, gpu)?;
+                providers::register(&mut builder, provider, gpu, &self.config, engine)
             });
         tracing::debug!(model = %file.id, ?effective, ?failed, "execution providers registered");
         if self.config.require_gpu {
@@ -221,19 +224,30 @@ impl OnnxBackend {
     }
 
     /// What TensorRT has to know of a model before it is opened for it. Nothing, where the library has no TensorRT.
-    fn engine(&self, file: &ModelFile, bytes: &[u8], rows_max: usize) -> Result<Engine, ModelError> {
+    fn engine(
+        &self,
+        file: &ModelFile,
+        bytes: &[u8],
+        rows_max: usize,
+        gpu: i32,
+    ) -> Result<Engine, ModelError> {
         if !ort::ep::TensorRT::is_available().unwrap_or(false) {
             return Ok(Engine::default());
         }
         let builder = self.plain_builder().map_err(|reason| load_error(file, reason))?;
         let session = commit(builder, bytes).map_err(|reason| load_error(file, reason))?;
         let declared = declared(&session, file)?;
-        Ok(Engine::new(file, &declared, rows_max, &self.config, &self.runtime.build))
+        Ok(Engine::new(file, &declared, rows_max, gpu, &self.config, &self.runtime.build))
     }
 }
 
 impl Backend for OnnxBackend {
     fn open(&self, file: &ModelFile) -> Result<Box<dyn Model>, ModelError> {
+        self.open_on(file, 0)
+    }
+
+    fn open_on(&self, file: &ModelFile, device: usize) -> Result<Box<dyn Model>, ModelError> {
+        let gpu = self.config.devices.get(device).copied().unwrap_or_default();
         let options = self.config.models.get(&file.id);
         let wanted = options.and_then(|options| options.providers.as_ref()).unwrap_or(&self.config.providers);
         let rows_max =
@@ -242,11 +256,11 @@ impl Backend for OnnxBackend {
 
         let _one_at_a_time = wanted.iter().any(|provider| provider.is_gpu()).then(|| lock(&self.gpu));
         let engine = if wanted.contains(&Provider::TensorRt) {
-            self.engine(file, &bytes, rows_max)?
+            self.engine(file, &bytes, rows_max, gpu)?
         } else {
             Engine::default()
         };
-        let (builder, effective) = self.builder(file, wanted, &engine)?;
+        let (builder, effective) = self.builder(file, wanted, gpu, &engine)?;
         let session = commit(builder, &bytes).map_err(|reason| load_error(file, reason))?;
         drop(bytes);
 

@@ -320,7 +320,7 @@ mod tests {
             batch_bytes_max: 50,
             limits: Limits::default(),
             open_bytes_max: None,
-            home: 3,
+            devices: vec![3],
         };
         let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings).unwrap();
         let broken = loaded.catalog.find(b"broken").unwrap();
@@ -329,7 +329,10 @@ mod tests {
             crate::catalog::Listing::Unavailable { reason, .. } if reason.contains("it has two inputs")));
         let served = loaded.catalog.served(slow).unwrap();
         // Rows of three floats.
-        assert_eq!((served.signature.floats().unwrap(), served.home, served.batch.size_max()), (3, 3, 4));
+        assert_eq!(
+            (served.signature.floats().unwrap(), &served.devices[..], served.batch.size_max()),
+            (3, &[3][..], 4)
+        );
         assert_eq!(loaded.files.keys().copied().collect::<Vec<_>>(), [slow]);
     }
 }

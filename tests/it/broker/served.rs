@@ -28,6 +28,38 @@ fn models_that_have_no_room_beside_each_other_take_turns() {
 }
 
 #[test]
+fn two_devices_share_the_models_that_are_placed_on_both() {
+    let rig = Rig::new("devices", 8)
+        .with("onnx.devices=[0, 1]")
+        .with("onnx.executors=1")
+        .with("models.mlp-16.devices=[1]");
+    let mut engine = rig.engine_with("one", 2);
+    rig.load(6_000, None).finish();
+    engine.until_drained(8);
+    let report = rig.audit();
+    assert_eq!((report.requests, report.dead_letters), (6_000, 60), "{report}");
+    let (_, page) = engine.page("/metrics").unwrap();
+    let learned = |model: &str, device: usize| {
+        // Either part of what a batch costs may be nothing, and not both.
+        let parts = ["fixed", "row"].map(|part| {
+            let series = format!("tidemill_batch_{part}_seconds{{model=\"{model}\",device=\"{device}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&*series)?.parse::<f64>().ok())
+        });
+        Some(parts[0]? + parts[1]? > 0.0)
+    };
+    for model in ["anomaly-32", "cnn-6x64", "ffnn-784"] {
+        assert_eq!(
+            [learned(model, 0), learned(model, 1)],
+            [Some(true); 2],
+            "{model} has run on both: {page}"
+        );
+    }
+    assert_eq!([learned("mlp-16", 0), learned("mlp-16", 1)], [None, Some(true)], "{page}");
+    let opened: u64 = engine.series("tidemill_sessions_opened_total").unwrap().iter().sum();
+    assert_eq!(opened, 7, "each executor has opened what is placed on its device");
+}
+
+#[test]
 fn a_model_that_never_has_room_is_named_and_the_others_are_served() {
     let rig = Rig::new("too-large", 4).with("onnx.executors=2").with("onnx.open_bytes_max=200kB");
     let mut engine = rig.engine("one");

@@ -140,7 +140,7 @@ impl World {
             batch_bytes_max: usize::MAX,
             limits: Limits { deadline: options.deadline, run_max: None },
             open_bytes_max: None,
-            home: 0,
+            devices: vec![0],
         };
         let loaded = load_catalog(&*backend, backend.found(), &*clock, settings).unwrap();
         let models = Models {

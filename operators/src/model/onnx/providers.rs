@@ -80,13 +80,14 @@ pub(super) fn register_each(
 pub(super) fn register(
     builder: &mut SessionBuilder,
     provider: Provider,
+    gpu: i32,
     config: &OnnxConfig,
     engine: &Engine,
 ) -> Result<(), String> {
     let dispatch = match provider {
-        Provider::TensorRt => engine.tensor_rt(config).build(),
+        Provider::TensorRt => engine.tensor_rt(gpu, config).build(),
         Provider::Cuda => ep::CUDA::default()
-            .with_device_id(config.device)
+            .with_device_id(gpu)
             // Exhaustive search, the default, makes the first run of each batch size take seconds.
             .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
             .build(),
@@ -110,6 +111,7 @@ impl Engine {
         file: &ModelFile,
         declared: &Declared,
         rows_max: usize,
+        gpu: i32,
         config: &OnnxConfig,
         runtime: &str,
     ) -> Self {
@@ -127,15 +129,15 @@ impl Engine {
             // A word that is safe as a file's name, whatever the library says of itself.
             let made_for = format!("{runtime}{profile:?}");
             let runtime = &blake3::hash(made_for.as_bytes()).to_hex()[..8];
-            let key = format!("{}-{precision}-{rows_max}-device{}-{runtime}", file.version, config.device);
+            let key = format!("{}-{precision}-{rows_max}-device{gpu}-{runtime}", file.version);
             root.join(&file.id).join(key)
         };
         let cache = config.engine_cache.as_deref().map(folder);
         Self { profile, cache }
     }
 
-    fn tensor_rt(&self, config: &OnnxConfig) -> ep::TensorRT {
-        let mut options = ep::TensorRT::default().with_device_id(config.device).with_fp16(config.fp16);
+    fn tensor_rt(&self, gpu: i32, config: &OnnxConfig) -> ep::TensorRT {
+        let mut options = ep::TensorRT::default().with_device_id(gpu).with_fp16(config.fp16);
         if let Some([fewest, usual, most]) = &self.profile {
             options = options
                 .with_profile_min_shapes(fewest)
@@ -209,7 +211,7 @@ mod tests {
         let config = OnnxConfig { engine_cache: Some("/cache".into()), ..OnnxConfig::default() };
         let half = OnnxConfig { fp16: true, ..config.clone() };
         let engine = |version, rows_max, config, runtime| {
-            Engine::new(&file(version), &declared, rows_max, config, runtime)
+            Engine::new(&file(version), &declared, rows_max, 0, config, runtime)
         };
         let first = engine("a", 32, &config, "1.31.1");
         assert_eq!(first, engine("a", 32, &config, "1.31.1"));
