@@ -25,7 +25,9 @@ fn watch(engine: &Engine, millis: u64) -> u64 {
 /// The kills come at moments that a seed gives: some while it starts, some while it joins its group, most while it works.
 #[test]
 fn an_engine_killed_ten_times_loses_and_doubles_nothing() {
-    let rig = Rig::new("killed", 16).with_short_sessions().with("commit.interval=50ms");
+    // Two devices, so that the outcomes of a partition come from both.
+    let rig =
+        Rig::new("killed", 16).with_short_sessions().with("commit.interval=50ms").with("onnx.devices=[0, 1]");
     let mut random = ChaCha8Rng::seed_from_u64(0x7464_6d69);
     let load = rig.load(20_000, Some(100.0));
     let mut inferred = 0;
