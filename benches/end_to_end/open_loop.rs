@@ -32,10 +32,10 @@ const RATE: u32 = 20_000;
 const WARM_UP: u32 = 8;
 
 /// The longest latency that is told apart: an hour, in microseconds.
-const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
+pub(crate) const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
 
 /// How long results may stay away.
-const SILENCE: Duration = Duration::from_secs(20);
+pub(crate) const SILENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(setup: &Setup, seconds: u32, drained: Option<u64>) -> Result<Figures, Failure> {
     let world = World::new(setup, "open-loop")?;

@@ -275,6 +275,10 @@ fn batches(config: &Config, batch: BatchPolicy, size_max: &str, time: &str, requ
 }
 
 fn tenants(config: &Config, require: &mut Require<'_>) {
+    for id in &config.tenants.bursts_without_rate {
+        let key = |name: &str| super::Key::new(vec!["tenants".into(), id.clone(), name.into()]).to_string();
+        require(false, &key("burst"), &key("rate_max"), "a burst is of a rate, and there is none");
+    }
     let default = std::iter::once(("default", &config.tenants.default));
     let named = config.tenants.by_id.iter().map(|(id, share)| (id.as_str(), share));
     for (id, share) in default.chain(named) {
@@ -422,6 +426,21 @@ mod tests {
             [pair("onnx.require_gpu", "onnx.providers")]
         );
         assert_eq!(contradicting(&[required, "onnx.providers=[\"cuda\", \"cpu\"]".to_owned()]), []);
+    }
+
+    #[test]
+    fn a_burst_is_of_a_rate() {
+        let set =
+            |sets: &[&str]| contradicting(&sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>());
+        let of = |id: &str| pair(&format!("tenants.{id}.burst"), &format!("tenants.{id}.rate_max"));
+        assert_eq!(set(&["tenants.acme.burst=5"]), [of("acme")]);
+        assert_eq!(set(&["tenants.acme.burst=5", "tenants.acme.rate_max=1"]), []);
+        assert_eq!(set(&["tenants.acme.burst=5", "tenants.default.rate_max=1"]), []);
+        assert_eq!(set(&["tenants.default.burst=5"]), [of("default")]);
+        // Where all have a burst, one of them may well have no rate.
+        let one = ["tenants.default.rate_max=9", "tenants.default.burst=5", "tenants.acme.rate_max=off"];
+        assert_eq!(set(&one), []);
+        assert_eq!(set(&[one[0], one[1], one[2], "tenants.acme.burst=7"]), [of("acme")]);
     }
 
     #[test]

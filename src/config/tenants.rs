@@ -75,6 +75,8 @@ pub struct Tenants {
     pub default: Share,
     /// What the others get, by id.
     pub by_id: BTreeMap<String, Share>,
+    /// Those for whom a burst is set and no rate, `default` among them: it would be without effect.
+    pub bursts_without_rate: Vec<String>,
 }
 
 /// What is wrong with the id of a tenant, if anything is.
@@ -100,8 +102,15 @@ pub(super) fn tenants(written: &TenantsFile) -> Tenants {
             wait_max: own.wait_max.unwrap_or(default.wait_max).0,
         }
     };
+    let idle = |own: &TenantOverridesFile| {
+        own.burst.is_some_and(|burst| burst.exactly().is_some())
+            && own.rate_max.unwrap_or(default.rate_max).0.is_none()
+    };
     let by_id = written.by_id.iter().map(|(id, own)| (id.clone(), of(own))).collect();
-    Tenants { default: of(&TenantOverridesFile::default()), by_id }
+    let of_all = default.burst.exactly().is_some() && default.rate_max.0.is_none();
+    let named = written.by_id.iter().filter(|(_, own)| idle(own)).map(|(id, _)| id.clone());
+    let bursts_without_rate = of_all.then(|| "default".to_owned()).into_iter().chain(named).collect();
+    Tenants { default: of(&TenantOverridesFile::default()), by_id, bursts_without_rate }
 }
 
 fn small(priority: Priority) -> u8 {
@@ -142,7 +151,7 @@ mod tests {
         let acme = Share { priority: 3, quota: None, in_flight_max: Some(7), ..default };
         let brian = Share { weight: 1_000, quota: quota(9), wait_max: Duration::ZERO, ..default };
         let by_id = [("acme".to_owned(), acme), ("o' brian|x.y".to_owned(), brian)].into();
-        assert_eq!(tenants, Ok(Tenants { default, by_id }));
+        assert_eq!(tenants, Ok(Tenants { default, by_id, bursts_without_rate: Vec::new() }));
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn a_working_engine_is_ready_and_has_every_family_of_metrics() {
         "tidemill_model_calls_total{model=\"mlp-16\"} ",
         "tidemill_batch_records_bucket{le=\"64.0\",model=\"mlp-16\",close_reason=\"deadline\"} ",
         "tidemill_batch_records_count{model=\"mlp-16\",close_reason=\"full\"} ",
-        "tidemill_queued_records{model=\"mlp-16\"} 0",
+        "tidemill_queued_records{model=\"mlp-16\",device=\"0\"} 0",
         "tidemill_queue_seconds_count{model=\"mlp-16\"} ",
         "tidemill_inference_seconds_count{model=\"mlp-16\"} ",
         "tidemill_latency_seconds_count{model=\"mlp-16\"} ",
