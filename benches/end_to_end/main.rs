@@ -49,7 +49,7 @@ use recovery::Membership;
 #[derive(Debug, Parser)]
 #[command(name = "end_to_end", about = "The whole engine on a real broker, beside what its parts cost alone")]
 struct Args {
-    /// Each point once, and shorter: less than five minutes in all
+    /// Each point once, and shorter
     #[arg(long)]
     quick: bool,
 

@@ -4,12 +4,9 @@ use operators::records::RecordView;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tensor::text;
-use super::tensors::{Tensor, not_null, number};
+use super::tensor::{AXES_MAX, text};
+use super::tensors::{Tensor, not_null, number, size_of};
 use super::{MODEL_ID, Names, Number, Request, RequestError, text as text_of};
-
-/// The most axes that a tensor may have, the batch's among them.
-const AXES_MAX: usize = 16;
 
 #[derive(Deserialize)]
 struct Wire {
@@ -137,13 +134,7 @@ pub fn dtype(datatype: &str) -> Option<&'static str> {
 
 /// The numbers of a type in bytes; `None` if they are none.
 pub fn numbers_in(dtype: &str, bytes: &[u8]) -> Option<Vec<Number>> {
-    let size = match dtype {
-        "i8" | "u8" | "bool" => 1,
-        "f16" | "i16" | "u16" => 2,
-        "f32" | "i32" | "u32" => 4,
-        "f64" | "i64" | "u64" => 8,
-        _ => return None,
-    };
+    let size = size_of(dtype)?;
     bytes.chunks(size).map(|bytes| if bytes.len() == size { number(dtype, bytes) } else { None }).collect()
 }
 

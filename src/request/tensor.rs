@@ -6,6 +6,9 @@ use operators::records::RecordView;
 
 use super::{MODEL_ID, Names, Request, RequestError};
 
+/// The most axes that a tensor may have.
+pub(super) const AXES_MAX: usize = 16;
+
 /// Reads a record that says of itself that it is a tensor.
 pub(super) fn read(record: RecordView<'_>) -> Result<Request, RequestError> {
     let [request_id, tenant_id, model_id] =
@@ -66,7 +69,7 @@ pub(super) fn shape(text: &str) -> Result<Vec<usize>, RequestError> {
             plain.then(|| digits.parse().ok()).flatten().ok_or_else(wrong)
         })
         .collect::<Result<_, _>>()?;
-    if axes.len() > 16 { Err(wrong()) } else { Ok(axes) }
+    if axes.len() > AXES_MAX { Err(wrong()) } else { Ok(axes) }
 }
 
 #[cfg(test)]

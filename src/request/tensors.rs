@@ -9,7 +9,7 @@ use operators::records::RecordView;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::tensor::{shape, text};
+use super::tensor::{AXES_MAX, shape, text};
 use super::{RequestError, open_inference, text as text_of};
 
 /// A number of a request, as exactly as it is written.
@@ -133,10 +133,10 @@ struct Shaped {
     data: Vec<Number>,
 }
 
-/// The axes of a tensor, of which there are no more than 16.
+/// The axes of a tensor, of which there are not too many.
 fn axes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
     let axes = Vec::deserialize(deserializer)?;
-    if axes.len() > 16 { Err(D::Error::custom("a tensor has too many axes")) } else { Ok(axes) }
+    if axes.len() > AXES_MAX { Err(D::Error::custom("a tensor has too many axes")) } else { Ok(axes) }
 }
 
 impl Written {
@@ -189,13 +189,8 @@ pub(super) fn of_bytes(record: RecordView<'_>) -> Result<Vec<Tensor>, RequestErr
     let mut tensors = Vec::new();
     for (dtype, shape_text) in dtypes.into_iter().zip(shapes) {
         let dtype = dtype.trim();
-        let size = match dtype {
-            "i8" | "u8" | "bool" => 1,
-            "f16" | "i16" | "u16" => 2,
-            "f32" | "i32" | "u32" => 4,
-            "f64" | "i64" | "u64" => 8,
-            other => return Err(RequestError::UnsupportedType(format!("numbers of type {other:?}"))),
-        };
+        let size = size_of(dtype)
+            .ok_or_else(|| RequestError::UnsupportedType(format!("numbers of type {dtype:?}")))?;
         let shape = shape(shape_text.trim())?;
         let bytes = shape.iter().try_fold(size, |product: usize, axis| product.checked_mul(*axis));
         let (own, others) = bytes.and_then(|bytes| rest.split_at_checked(bytes)).ok_or_else(wrong)?;
@@ -207,6 +202,17 @@ pub(super) fn of_bytes(record: RecordView<'_>) -> Result<Vec<Tensor>, RequestErr
         tensors.push(Tensor { name: None, dtype, shape: Some(shape), batch: false, foreign: false, numbers });
     }
     if rest.is_empty() { Ok(tensors) } else { Err(wrong()) }
+}
+
+/// Bytes of a number of this type, if there is such a type.
+pub(super) fn size_of(dtype: &str) -> Option<usize> {
+    Some(match dtype {
+        "i8" | "u8" | "bool" => 1,
+        "f16" | "i16" | "u16" => 2,
+        "f32" | "i32" | "u32" => 4,
+        "f64" | "i64" | "u64" => 8,
+        _ => return None,
+    })
 }
 
 /// The number whose little-endian bytes these are; `None` if they are a `bool` that is neither 0 nor 1.
