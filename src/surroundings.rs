@@ -6,7 +6,7 @@ use std::sync::Arc;
 use operators::broker::Broker;
 use operators::broker::kafka::{self, KafkaBroker, KafkaConfig};
 use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider as OnnxProvider};
-use operators::model::{Backend, store};
+use operators::model::{Backend, PacedBackend, linear_pace, store};
 
 use crate::cli::{Candidate, CliError, Surroundings};
 use crate::config::{Config, GroupProtocol, Properties, Provider};
@@ -21,7 +21,10 @@ impl Surroundings for Real {
     }
 
     fn backend(&self, config: &Config) -> Result<Arc<dyn Backend>, CliError> {
-        Ok(Arc::new(OnnxBackend::new(onnx_config(config))?))
+        let onnx = OnnxBackend::new(onnx_config(config))?;
+        let Some((fixed, row)) = config.onnx.pace else { return Ok(Arc::new(onnx)) };
+        tracing::warn!(?fixed, ?row, "models are slowed down by onnx.pace: this is an experiment");
+        Ok(Arc::new(PacedBackend::new(onnx, linear_pace(fixed, row))))
     }
 
     fn models(&self, config: &Config) -> Result<Vec<Candidate>, CliError> {

@@ -33,7 +33,7 @@ use timely::dataflow::operators::vec::input::Handle;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 use timely::worker::Worker;
 
-use crate::timed::{Cost, Timed};
+use crate::timed::{Cost, timed};
 
 /// Executor threads of each device.
 pub(crate) const EXECUTORS: usize = 2;
@@ -112,7 +112,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
     let Load { rows, length, rest, named } = load;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let notes = Arc::new(Notes { clock: Arc::clone(&clock), seen: Mutex::default() });
-    let backend = Timed::new(cost);
+    let (backend, found) = timed(cost);
     let settings = |_: &str| ModelSettings {
         output: None,
         inputs: BTreeMap::new(),
@@ -123,7 +123,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
         open_bytes_max: None,
         devices: vec![0],
     };
-    let loaded = load_catalog(&backend, backend.found(), &*clock, settings).expect("the model can be served");
+    let loaded = load_catalog(&*backend, found, &*clock, settings).expect("the model can be served");
     let alarms = Alarms::new();
     let left = Left::default();
     let mut input = build(worker, loaded, backend, &clock, &notes, &alarms, &left);
@@ -171,7 +171,7 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
 fn build(
     worker: &mut Worker,
     loaded: Loaded,
-    backend: Timed,
+    backend: Arc<dyn Backend>,
     clock: &Arc<dyn Clock>,
     notes: &Arc<Notes>,
     alarms: &Alarms,
@@ -188,7 +188,7 @@ fn build(
     };
     let execute = ExecuteParts {
         device: 0,
-        backend: Arc::new(backend) as Arc<dyn Backend>,
+        backend,
         files: Arc::new(loaded.files),
         open_bytes_max: None,
         letters: letters.clone(),

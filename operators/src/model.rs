@@ -1,11 +1,13 @@
 //! A model, as the engine sees it: rows of tensors in, rows of tensors out.
 //!
 //! [`onnx`] runs real models through ONNX Runtime; [`simulated`] computes a fixed function with a settable cost and settable faults;
+//! a [`PacedBackend`] makes models of either take their time;
 //! [`store`] finds model files in a folder, and [`load`] makes the catalog of them. What a model takes and gives is its [`signature`].
 
 mod buckets;
 pub mod load;
 pub mod onnx;
+mod paced;
 pub mod signature;
 pub mod simulated;
 pub mod store;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use crate::tensor::{Column, Values};
 
 pub use buckets::Buckets;
+pub use paced::{Pace, PacedBackend, linear_pace};
 pub use signature::{Signature, TensorSpec};
 
 /// A model file that was found and hashed.

@@ -238,6 +238,8 @@ pub struct Onnx {
     pub run_grace: Duration,
     /// Executors that were given up and may be left behind.
     pub stuck_max: usize,
+    /// The least that a run takes: so long, and so long for each row; `None` for no such bound.
+    pub pace: Option<(Duration, Duration)>,
 }
 
 impl Config {
@@ -418,6 +420,7 @@ fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
         run_max: written.run_max.0,
         run_grace: written.run_grace.0,
         stuck_max: written.stuck_max.0,
+        pace: Some((written.pace.fixed.0, written.pace.row.0)).filter(|pace| *pace != Default::default()),
     }
 }
 

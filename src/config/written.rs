@@ -220,6 +220,14 @@ pub(super) struct OnnxFile {
     pub(super) run_max: Deadline,
     pub(super) run_grace: Interval,
     pub(super) stuck_max: Stuck,
+    pub(super) pace: PaceFile,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PaceFile {
+    pub(super) fixed: Wait,
+    pub(super) row: Wait,
 }
 
 #[derive(Clone, Debug, Deserialize)]
