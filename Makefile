@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help demo test chaos check bench models reference doctor
+.PHONY: help demo test chaos check bench experiment peers models reference doctor
 
 export FEATURES
 features := $(if $(FEATURES),--features $(FEATURES))
@@ -19,6 +19,8 @@ help:
 	@echo 'make chaos SEEDS=5 NODES=3     the same on a broker of three nodes'
 	@echo 'make check               format, lints, documentation'
 	@echo 'make bench               the benchmarks, on a real broker'
+	@echo 'make experiment FILE=experiments/quick.toml   an experiment on a real broker; ARGS may be --html FILE --out FILE'
+	@echo 'make peers               the same job by others, side by side; ends with a table and target/peers/peers.json'
 	@echo 'make models              make the ONNX models again'
 	@echo 'make reference           ask Python for the answers that the tests expect of real models; ARGS=--check only compares'
 	@echo 'make doctor              say what this machine lacks'
@@ -62,6 +64,18 @@ bench: doctor
 	scripts/kafka.sh install
 	cargo bench --workspace --locked $(features) --no-run
 	$(ort); scripts/kafka.sh run -- cargo bench --workspace --locked $(features) $(ARGS)
+
+# FILE is the experiment; ARGS goes to `tidemill bench run`.
+experiment: doctor
+	@scripts/kafka.sh install
+	@cargo build --release --locked $(features) --bin tidemill
+	@$(ort); scripts/kafka.sh run -- cargo run --quiet --release --locked $(features) --bin tidemill -- bench run $(or $(FILE),experiments/quick.toml) $(ARGS)
+
+# PEERS="go quix" are only those; ARGS goes to `tidemill bench run`.
+peers: doctor
+	@scripts/kafka.sh install
+	@cargo build --release --locked $(features) --bin tidemill
+	@$(ort); PEERS="$(PEERS)" scripts/kafka.sh run -- scripts/peers.sh $(ARGS)
 
 # In a virtual environment below target/, because the packages are needed for nothing else.
 models:

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what becomes of it.
 
 pub mod audit;
+pub mod bench;
 pub mod check;
 mod context;
 pub mod demo;
@@ -102,6 +103,8 @@ enum Command {
     Check(check::Args),
     /// See what the models do by themselves, without a broker.
     Models(models::Args),
+    /// Carry out experiments on a real broker, and compare their figures.
+    Bench(bench::Args),
 }
 
 fn const_format(examples: &str, exit_codes: &str) -> String {
@@ -128,7 +131,8 @@ pub fn main(
     | Command::Produce(_)
     | Command::Audit(_)
     | Command::Topics(_)
-    | Command::Models(_) = cli.command
+    | Command::Models(_)
+    | Command::Bench(_) = cli.command
     {
         // What these print is what people look at; `--set log.filter=info` shows the rest.
         sources
@@ -146,6 +150,7 @@ pub fn main(
         Command::Topics(args) => topics::run(&args, &context),
         Command::Check(args) => check::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
+        Command::Bench(args) => bench::run(&args, &context),
     };
     done.unwrap_or_else(|error| error::report(error, json)).into()
 }

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod experiment;
 pub mod http;
 pub mod load;
 pub mod logging;

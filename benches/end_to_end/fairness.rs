@@ -16,13 +16,12 @@ use operators::records::Records;
 use rdkafka::message::Message as _;
 use tidemill::load::Schedule;
 
-use crate::audit::audit;
-use crate::engine::Engine;
-use crate::failure::Failure;
 use crate::figures::Figures;
-use crate::open_loop::{LATENCY_MICROS_MAX, SILENCE, millis, panicked, sleep_until, writer};
-use crate::raw::Raw;
-use crate::world::{Setup, World};
+use tidemill::experiment::count::count;
+use tidemill::experiment::open_loop::{SILENCE, histogram, millis, panicked, sleep_until, writer};
+use tidemill::experiment::raw::Raw;
+use tidemill::experiment::system::Running;
+use tidemill::experiment::{Failure, Setup, World};
 
 /// The model.
 const MODEL: &str = "mlp-16";
@@ -51,8 +50,8 @@ pub(crate) fn run(setup: &Setup, seconds: u32) -> Result<Figures, Failure> {
     ];
     let sets = sets.map(str::to_owned);
     let setup = Setup { sets: [&sets, &setup.sets[..]].concat(), ..setup.clone() };
-    let world = World::new(&setup, "fairness")?;
-    let engine = Engine::start(&setup, &world)?;
+    let world = World::of_model(&setup, "fairness", MODEL, 16)?;
+    let engine = Running::start(&setup, &world)?;
     let results = Results::new(&world)?;
 
     // The first requests to a broker that has just started are answered late, and their tenant's first batches are not yet learned from.
@@ -70,23 +69,23 @@ pub(crate) fn run(setup: &Setup, seconds: u32) -> Result<Figures, Failure> {
     eprintln!(
         "fairness: the device bears {bearable:.0} requests/s; {light:.1}/s beside {each}/s are asked for"
     );
-    let count = whole(light * f64::from(seconds)).max(1);
-    let quiet = results.latencies(&world, "quiet", light, count, None)?;
-    let beside = results.latencies(&world, "beside", light, count, Some((each, u64::from(seconds))))?;
+    let asked = whole(light * f64::from(seconds)).max(1);
+    let quiet = results.latencies(&world, "quiet", light, asked, None)?;
+    let beside = results.latencies(&world, "beside", light, asked, Some((each, u64::from(seconds))))?;
     let rss_bytes = engine.stop()?;
     let flood = each * u64::from(seconds);
-    let audit = audit(&world, WARM_UP + BORNE + 2 * count + flood)?;
+    let count = count(&world, WARM_UP + BORNE + 2 * asked + flood)?;
     Ok(Figures {
         name: "fairness",
-        records: count,
+        records: asked,
         quiet_p99_ms: Some(millis(&quiet, 0.99)),
         p50_ms: Some(millis(&beside, 0.5)),
         p99_ms: Some(millis(&beside, 0.99)),
         max_ms: Some(millis(&beside, 1.0)),
         rss_bytes,
-        lost: audit.lost,
-        duplicated: audit.duplicated,
-        dead_letters: audit.dead_letters,
+        lost: count.lost,
+        duplicated: count.duplicated,
+        dead_letters: count.dead_letters,
         ..Figures::default()
     })
 }
@@ -151,8 +150,7 @@ impl Results {
                 write(writer, &topic, "flood", &prefix, 0..each * seconds, wait)
             })
         };
-        let mut latencies = Histogram::<u64>::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
-            .expect("an hour in microseconds fits three digits");
+        let mut latencies = histogram();
         self.read(count + each * seconds, |id, now| {
             let index = id.strip_prefix("light-").and_then(|rest| rest.rsplit_once('-')?.1.parse().ok());
             if let Some(index) = index {

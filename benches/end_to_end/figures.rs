@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::floor::Floor;
-use crate::machine::Machine;
+use tidemill::experiment::floor::Floor;
+use tidemill::experiment::machine::Machine;
 
 /// What was measured at a point. What does not apply is null.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -3,16 +3,15 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::Engine;
-use crate::failure::Failure;
 use crate::figures::Figures;
-use crate::world::{Setup, World};
+use tidemill::experiment::system::Running;
+use tidemill::experiment::{Failure, Setup, World};
 
 const WATCHED: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
-    let world = World::new(setup, "idle")?;
-    let engine = Engine::start(setup, &world)?;
+    let world = World::of_model(setup, "idle", "mlp-16", 16)?;
+    let engine = Running::start(setup, &world)?;
     let before = engine.cpu()?;
     thread::sleep(WATCHED);
     let spent = engine.cpu()?.saturating_sub(before);

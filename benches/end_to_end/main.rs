@@ -18,21 +18,13 @@
 //! the sum of what consuming, decoding, inferring, encoding and producing cost alone, in the same run. After each point every request
 //! is counted by the origin of its outcome. Topics have names of their own for each point, and stay in the broker.
 
-mod audit;
-mod cpu;
 mod drain;
-mod engine;
-mod failure;
 mod fairness;
 mod figures;
-mod floor;
 mod idle;
-mod machine;
 mod open_loop;
-mod raw;
 mod recovery;
 mod straggler;
-mod world;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -41,10 +33,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use failure::Failure;
 use figures::{Figures, median};
-use machine::Machine;
 use recovery::Membership;
+use tidemill::experiment::machine::Machine;
+use tidemill::experiment::system::System;
+use tidemill::experiment::{Failure, Setup};
+
+/// Where this is a checkout of.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[derive(Debug, Parser)]
 #[command(name = "end_to_end", about = "The whole engine on a real broker, beside what its parts cost alone")]
@@ -91,7 +87,7 @@ enum Point {
 }
 
 impl Point {
-    fn run(self, args: &Args, setup: &world::Setup, drained: Option<u64>) -> Result<Figures, Failure> {
+    fn run(self, args: &Args, setup: &Setup, drained: Option<u64>) -> Result<Figures, Failure> {
         let size = |quick, long| if args.quick { quick } else { long };
         match self {
             Self::Drain16 => drain::run(setup, "drain-16", "mlp-16", 16, size(300_000, 1_000_000)),
@@ -117,7 +113,15 @@ fn main() -> ExitCode {
         eprintln!("this bench needs a broker: `scripts/kafka.sh run -- cargo bench --bench end_to_end`");
         return ExitCode::FAILURE;
     };
-    let setup = world::Setup { bootstrap, sets: args.set.clone(), under: args.under.clone() };
+    let own = [format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")];
+    let setup = Setup {
+        system: System::Tidemill {
+            program: env!("CARGO_BIN_EXE_tidemill").into(),
+            under: args.under.clone(),
+        },
+        file: Some(format!("{ROOT}/tidemill.toml").into()),
+        sets: [&own, &args.set[..]].concat(),
+    };
     match run(&args, &setup) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
@@ -132,7 +136,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs the points; whether every request ended exactly once.
-fn run(args: &Args, setup: &world::Setup) -> Result<bool, Failure> {
+fn run(args: &Args, setup: &Setup) -> Result<bool, Failure> {
     let mut file = args
         .json
         .as_ref()

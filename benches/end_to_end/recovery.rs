@@ -8,13 +8,12 @@ use operators::clock::{Clock as _, Moment, SystemClock};
 use tidemill::config::Config;
 use tidemill::load::Schedule;
 
-use crate::audit::audit;
-use crate::engine::Engine;
-use crate::failure::Failure;
 use crate::figures::Figures;
-use crate::open_loop::{panicked, sleep_until, write, writer};
-use crate::raw::Raw;
-use crate::world::{Setup, World};
+use tidemill::experiment::count::count;
+use tidemill::experiment::open_loop::{Progress, panicked, sleep_until, write, writer};
+use tidemill::experiment::raw::Raw;
+use tidemill::experiment::system::Running;
+use tidemill::experiment::{Failure, Setup, World};
 
 /// Requests a second, over all partitions.
 const RATE: u32 = 1_000;
@@ -69,26 +68,26 @@ pub(crate) fn run(setup: &Setup, membership: Membership) -> Result<Figures, Fail
         sets.push("kafka.static_membership=true".to_owned());
     }
     let setup = Setup { sets: [&sets[..], &setup.sets[..]].concat(), ..setup.clone() };
-    let world = World::new(&setup, membership.name())?;
+    let world = World::of_model(&setup, membership.name(), "mlp-16", 16)?;
     let (before, requests) = (u64::from(KILLED_AFTER * RATE), u64::from((KILLED_AFTER + REST) * RATE));
-    let load = world.load("mlp-16", 16, requests)?;
-    let engine = Engine::start(&setup, &world)?;
+    let load = world.load(requests)?;
+    let engine = Running::start(&setup, &world)?;
     let clock = Arc::new(SystemClock::new());
     let start = clock.now().after(Duration::from_millis(500));
     let schedule = Schedule::at_rate(f64::from(RATE))?;
     let reading = spawn_reader(&world.config, requests, Arc::clone(&clock))?;
     let writing = {
         let (writer, clock, config) = (writer(&world)?, Arc::clone(&clock), world.config.clone());
-        thread::spawn(move || write(writer, &config, load, schedule, start, &clock))
+        thread::spawn(move || write(writer, &config, load, schedule, start, &clock, &Progress::default()))
     };
     sleep_until(&clock, start.after(schedule.due(before)));
     let killed = clock.now();
     engine.kill()?;
-    let engine = Engine::start(&setup, &world)?;
+    let engine = Running::start(&setup, &world)?;
     writing.join().map_err(|_| panicked("the load"))??;
     let seen = reading.join().map_err(|_| panicked("the reader"))??;
     let rss_bytes = engine.stop()?;
-    let audit = audit(&world, requests)?;
+    let count = count(&world, requests)?;
     let first = seen.into_iter().filter(|seen| *seen > killed.after(AFTERMATH)).min();
     let first = first.ok_or_else(|| Failure::Unexpected("nothing was seen after the kill".to_owned()))?;
     Ok(Figures {
@@ -98,9 +97,9 @@ pub(crate) fn run(setup: &Setup, membership: Membership) -> Result<Figures, Fail
         recovery_seconds: Some(first.since(killed).as_secs_f64()),
         recovery_seconds_max: Some(membership.bar().as_secs_f64()),
         rss_bytes,
-        lost: audit.lost,
-        duplicated: audit.duplicated,
-        dead_letters: audit.dead_letters,
+        lost: count.lost,
+        duplicated: count.duplicated,
+        dead_letters: count.dead_letters,
         ..Figures::default()
     })
 }

@@ -7,12 +7,11 @@ use std::time::Duration;
 use operators::clock::{Clock as _, SystemClock};
 use tidemill::load::{Load, LoadOptions, ModelRow, Schedule};
 
-use crate::audit::audit;
-use crate::engine::Engine;
-use crate::failure::Failure;
 use crate::figures::Figures;
-use crate::open_loop::{Reader, Seen, millis, panicked, sleep_until, write, writer};
-use crate::world::{Setup, World};
+use tidemill::experiment::count::count;
+use tidemill::experiment::open_loop::{Progress, Reader, Seen, millis, panicked, sleep_until, write, writer};
+use tidemill::experiment::system::Running;
+use tidemill::experiment::{Failure, Setup, World};
 
 /// Requests a second, all of them to one partition.
 const RATE: u32 = 1_500;
@@ -32,11 +31,11 @@ pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
         "models.anomaly-32.batch.size_max=1024".to_owned(),
     ];
     let setup = Setup { sets: [&sets, &setup.sets[..]].concat(), ..setup.clone() };
-    let world = World::new(&setup, "straggler")?;
+    let world = World::of_model(&setup, "straggler", "mlp-16", 16)?;
     let (warm, part) = (u64::from(WARM_UP * RATE), u64::from(STUCK * RATE));
     let (stuck_at, end) = (warm + part, warm + 2 * part);
-    let load = world.load("mlp-16", 16, end)?;
-    let engine = Engine::start(&setup, &world)?;
+    let load = world.load(end)?;
+    let engine = Running::start(&setup, &world)?;
     let clock = Arc::new(SystemClock::new());
     let start = clock.now().after(Duration::from_millis(500));
     let schedule = Schedule::at_rate(f64::from(RATE))?;
@@ -47,11 +46,12 @@ pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
         measured: vec![warm..stuck_at, stuck_at..end],
         requests: end + 1,
         window: start..start,
+        progress: Arc::default(),
     };
     let reading = reader.spawn(&world.config)?;
     let writing = {
         let (writer, clock, config) = (writer(&world)?, Arc::clone(&clock), world.config.clone());
-        thread::spawn(move || write(writer, &config, load, schedule, start, &clock))
+        thread::spawn(move || write(writer, &config, load, schedule, start, &clock, &Progress::default()))
     };
     let mut straggler = straggler()?;
     sleep_until(&clock, start.after(schedule.due(stuck_at)));
@@ -59,7 +59,7 @@ pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
     writing.join().map_err(|_| panicked("the load"))??;
     let Seen { latencies, .. } = reading.join().map_err(|_| panicked("the reader"))??;
     let rss_bytes = engine.stop()?;
-    let audit = audit(&world, end + 1)?;
+    let count = count(&world, end + 1)?;
     Ok(Figures {
         name: "straggler",
         payload_floats: Some(16),
@@ -69,9 +69,9 @@ pub(crate) fn run(setup: &Setup) -> Result<Figures, Failure> {
         max_ms: Some(millis(&latencies[1], 1.0)),
         quiet_p99_ms: Some(millis(&latencies[0], 0.99)),
         rss_bytes,
-        lost: audit.lost,
-        duplicated: audit.duplicated,
-        dead_letters: audit.dead_letters,
+        lost: count.lost,
+        duplicated: count.duplicated,
+        dead_letters: count.dead_letters,
         ..Figures::default()
     })
 }

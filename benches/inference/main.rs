@@ -16,8 +16,6 @@ mod fairness;
 mod figures;
 #[path = "../micro/given.rs"]
 mod given;
-#[path = "../end_to_end/machine.rs"]
-mod machine;
 mod poison;
 mod rig;
 mod slo;
@@ -33,7 +31,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
-use machine::Machine;
+use tidemill::experiment::machine::Machine;
 
 #[derive(Debug, Parser)]
 #[command(name = "inference", about = "Inference by itself, on models that take a time that is known")]

@@ -1,6 +1,7 @@
 //! What every command has at hand.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use operators::broker::Broker;
@@ -74,6 +75,11 @@ impl Context {
         let loaded = crate::config::load(&self.sources)?;
         logging::start(&loaded.config)?;
         Ok(loaded)
+    }
+
+    /// The configuration file that was named, and the settings of the command line: for a process that is to have the same.
+    pub fn layers(&self) -> (Option<PathBuf>, Vec<String>) {
+        (self.sources.file.clone(), self.sources.sets.clone())
     }
 
     /// What lies outside of the process.

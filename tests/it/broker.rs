@@ -4,6 +4,7 @@
 mod at_least_once;
 mod crash;
 mod engine;
+mod experiment;
 mod fencing;
 mod fixed;
 mod fleet;

@@ -82,9 +82,12 @@ fn the_length_of_a_function_is_measured() {
 
 #[test]
 fn the_code_map_names_every_file_and_no_other() {
-    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let (_, map) = page.split_once("\n## Code map\n").expect("the page has a code map");
-    let mapped: BTreeSet<&str> = map.lines().filter_map(|line| line.split(' ').next()).collect();
+    let page = |path| std::fs::read_to_string(root().join(path)).unwrap();
+    let pages = ["ARCHITECTURE.md", "tests/README.md", "benches/README.md"].map(page);
+    let map =
+        |page: &'_ str| page.split_once("\n## Code map\n").expect("the page has a code map").1.to_owned();
+    let maps = pages.each_ref().map(|page| map(page)).concat();
+    let mapped: BTreeSet<&str> = maps.lines().filter_map(|line| line.split(' ').next()).collect();
     let mapped: BTreeSet<&str> = mapped.into_iter().filter(|word| word.contains('/')).collect();
     // Whose tests a `tests.rs` has, its folder says.
     let is_named = |path: &str| !path.ends_with("/tests.rs");
@@ -94,9 +97,12 @@ fn the_code_map_names_every_file_and_no_other() {
         sources.iter().chain(&scripts).map(|(path, _)| path.as_str()).filter(|path| is_named(path)).collect();
     let unmapped: Vec<&&str> = there.difference(&mapped).collect();
     let gone: Vec<&&str> = mapped.difference(&there).filter(|path| !root().join(path).exists()).collect();
-    assert!(unmapped.is_empty(), "not in the code map of ARCHITECTURE.md: {unmapped:#?}");
-    assert!(gone.is_empty(), "in the code map of ARCHITECTURE.md, but not there: {gone:#?}");
-    assert!(page.lines().count() <= MAP_LINES_MAX, "ARCHITECTURE.md has more than {MAP_LINES_MAX} lines");
+    assert!(
+        unmapped.is_empty(),
+        "in no code map of ARCHITECTURE.md, tests/README.md or benches/README.md: {unmapped:#?}"
+    );
+    assert!(gone.is_empty(), "in a code map, but not there: {gone:#?}");
+    assert!(pages[0].lines().count() <= MAP_LINES_MAX, "ARCHITECTURE.md has more than {MAP_LINES_MAX} lines");
 }
 
 /// The names in a manifest's tables of dependencies.

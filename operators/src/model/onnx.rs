@@ -10,6 +10,7 @@
 //! A session belongs to one executor thread, has no threads of its own unless told, and never spins: more threads in a session made
 //! small models up to three times slower, and idle ones burnt a core. On the CPU batches run at their exact size; see [`BucketRule`].
 
+mod arena;
 mod cancel;
 mod environment;
 mod external;
@@ -217,6 +218,7 @@ impl OnnxBackend {
         let builder = step(builder.with_intra_threads(self.config.intra_threads))?;
         let builder = step(builder.with_intra_op_spinning(false))?;
         let builder = step(builder.with_inter_op_spinning(false))?;
+        let builder = if self.runtime.has_arena { step(builder.with_env_allocators())? } else { builder };
         // A pattern is kept for each batch size that was ever run, and batches come in all sizes.
         let builder = step(builder.with_memory_pattern(false))?;
         // Else a file of the library's own format would be read too, whatever it is named.

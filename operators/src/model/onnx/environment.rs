@@ -18,6 +18,8 @@ pub(super) struct Runtime {
     /// What the library says of its build, which no other build says.
     pub(super) build: String,
     pub(super) environment: Environment,
+    /// Whether sessions can share the environment's arena.
+    pub(super) has_arena: bool,
 }
 
 /// ONNX Runtime allows one environment a process, even after the first is gone, so it stays here for good. A library that failed to
@@ -47,9 +49,14 @@ pub(super) fn runtime(library: Option<&Path>) -> Result<Runtime, ModelError> {
         .map_err(|error| with_advice(&super::bounded(error.message())))?;
     // Else every line that the library could say is written, and then thrown away.
     environment.set_log_level(LogLevel::Warning);
+    let shared = super::arena::share(&environment);
+    if let Err(error) = &shared {
+        tracing::debug!(%error, "each session has an arena of its own");
+    }
     let build = ort::info().to_owned();
     let file = library.canonicalize().unwrap_or_else(|_| library.clone());
-    let runtime = Runtime { version: version(&file, &build), build, library, environment };
+    let has_arena = shared.is_ok();
+    let runtime = Runtime { version: version(&file, &build), build, library, environment, has_arena };
     tracing::info!(library = %runtime.library.display(), version = %runtime.version, "ONNX Runtime loaded");
     *loaded = Some(runtime.clone());
     Ok(runtime)

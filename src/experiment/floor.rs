@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::surroundings::onnx_config;
 use operators::broker::{Broker as _, Class};
 use operators::catalog::NotFinite;
 use operators::clock::{Clock as _, Moment, SystemClock};
@@ -19,12 +20,11 @@ use operators::records::{RecordView, Records};
 use operators::tensor::Column;
 use rdkafka::message::Message as _;
 use serde::Serialize;
-use tidemill::surroundings::onnx_config;
 
-use crate::cpu::Stopwatch;
-use crate::failure::Failure;
-use crate::raw::Raw;
-use crate::world::World;
+use super::Failure;
+use super::cpu::Stopwatch;
+use super::raw::Raw;
+use super::world::World;
 
 /// Requests that decode, inference and encoding are measured with: more do not fit a cache either.
 const SAMPLE: u64 = 10_000;
@@ -37,7 +37,7 @@ const PRODUCED: u64 = 100_000;
 
 /// What the stages cost, in nanoseconds of CPU a record.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Floor {
+pub struct Floor {
     #[serde(rename = "floor_cpu_ns_per_record")]
     sum: u64,
     #[serde(rename = "floor_consume_ns")]
@@ -54,7 +54,7 @@ pub(crate) struct Floor {
 
 impl Floor {
     /// The names of its figures.
-    pub(crate) const KEYS: [&str; 6] = [
+    pub const KEYS: [&str; 6] = [
         "floor_cpu_ns_per_record",
         "floor_consume_ns",
         "floor_decode_ns",
@@ -64,17 +64,28 @@ impl Floor {
     ];
 
     /// All stages together.
-    pub(crate) fn sum(&self) -> u64 {
+    pub fn sum(&self) -> u64 {
         self.sum
+    }
+
+    /// Its figures, by name.
+    pub fn figures(&self) -> [(&'static str, u64); 6] {
+        let figures = [self.sum, self.consume, self.decode, self.infer, self.encode, self.produce];
+        std::array::from_fn(|place| (Self::KEYS[place], figures[place]))
     }
 }
 
 /// Measures the stages with the requests that are in the topic.
-pub(crate) fn measure(world: &World, model: &str, row_len: usize, requests: u64) -> Result<Floor, Failure> {
+///
+/// # Errors
+///
+/// If the broker or the model fails.
+pub fn measure(world: &World, requests: u64) -> Result<Floor, Failure> {
+    let (model, row_len) = (world.model.id.as_str(), world.model.row_len);
     let consume = consume(world, requests)?;
     let sample = SAMPLE.min(requests);
     let batch = world.config.batch_policy(model).size_max();
-    let mut load = world.load(model, row_len, sample)?;
+    let mut load = world.load(sample)?;
     let mut originals = Records::default();
     while load.push_next(&mut originals).is_some() {}
 

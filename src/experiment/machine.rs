@@ -3,18 +3,22 @@
 use std::fs;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine, and the commit that was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
-    cpu: String,
-    cores: usize,
-    commit: String,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What the kernel calls its processor.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// What `git describe` says in the current folder.
+    pub commit: String,
 }
 
 impl Machine {
-    pub(crate) fn look() -> Self {
+    /// Looks at it.
+    pub fn look() -> Self {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpus.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"));
         let cpu = model.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()));

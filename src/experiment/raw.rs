@@ -2,26 +2,30 @@
 
 use std::time::Duration;
 
+use crate::config::Config;
 use rdkafka::config::{ClientConfig, FromClientConfig as _};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tidemill::config::Config;
 
-use crate::failure::Failure;
+use super::Failure;
 
 /// How long a question to the broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A consumer that belongs to nobody, with the properties that the engine's has.
-pub(crate) struct Raw {
+pub struct Raw {
     consumer: BaseConsumer,
 }
 
 impl Raw {
     /// A reader of what is committed. It is named after `group`, and never joins it.
-    pub(crate) fn new(config: &Config, group: &str) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If the properties can't be used.
+    pub fn new(config: &Config, group: &str) -> Result<Self, Failure> {
         #[expect(
             clippy::disallowed_methods,
             reason = "what the engine is compared with shares no code with it"
@@ -39,7 +43,11 @@ impl Raw {
     }
 
     /// Reads every partition of a topic from its start. The broker is known when this returns.
-    pub(crate) fn assign(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn assign(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
         self.consumer.fetch_metadata(Some(topic), ANSWER_MAX)?;
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
@@ -49,12 +57,34 @@ impl Raw {
     }
 
     /// The next record, if one comes within `wait`.
-    pub(crate) fn poll(&self, wait: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+    ///
+    /// # Errors
+    ///
+    /// If the broker can't be read from.
+    pub fn poll(&self, wait: Duration) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
         self.consumer.poll(wait).transpose()
     }
 
+    /// The sum of the ends of a topic's partitions: of one without transactions and from which nothing was deleted, how many records there are.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn ends(&self, topic: &str, partitions: i32) -> Result<u64, Failure> {
+        let mut sum = 0;
+        for partition in 0..partitions {
+            let (_, end) = self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX)?;
+            sum += u64::try_from(end).unwrap_or(0);
+        }
+        Ok(sum)
+    }
+
     /// What the group has committed of each partition; 0 where nothing is.
-    pub(crate) fn committed(&self, topic: &str, partitions: i32) -> Result<Vec<u64>, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn committed(&self, topic: &str, partitions: i32) -> Result<Vec<u64>, Failure> {
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
         let list = self.consumer.committed_offsets(list, ANSWER_MAX)?;

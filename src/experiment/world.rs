@@ -1,19 +1,18 @@
 //! Topics of a point's own, and the requests in them.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::config::{self, Config, Sources};
+use crate::load::{Load, LoadOptions, ModelRow};
+use crate::surroundings::kafka_config;
 use operators::broker::kafka::KafkaBroker;
 use operators::broker::{Broker as _, Class, Producer};
 use operators::records::Records;
-use tidemill::config::{self, Config, Sources};
-use tidemill::load::{Load, LoadOptions, ModelRow};
-use tidemill::surroundings::kafka_config;
 
-use crate::failure::Failure;
-
-/// Where this is a checkout of.
-pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use super::Failure;
+use super::system::System;
 
 /// How long the broker lets a transaction wait that is being filled.
 const PRELOAD_MAX: Duration = Duration::from_mins(10);
@@ -22,78 +21,103 @@ const PRELOAD_MAX: Duration = Duration::from_mins(10);
 const WRITE_MAX: Duration = Duration::from_mins(1);
 
 /// What all points share.
-#[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) bootstrap: String,
-    pub(crate) sets: Vec<String>,
-    pub(crate) under: Option<String>,
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What does the job.
+    pub system: System,
+    /// The configuration file that settings stand over.
+    pub file: Option<PathBuf>,
+    /// Settings, the broker's address and the folder of models among them.
+    pub sets: Vec<String>,
 }
 
 impl Setup {
-    /// The same, with one more setting of the engine.
-    pub(crate) fn with(&self, set: &str) -> Self {
+    /// The same, with one more setting.
+    pub fn with(&self, set: &str) -> Self {
         let sets = self.sets.iter().cloned().chain([set.to_owned()]).collect();
-        Self { bootstrap: self.bootstrap.clone(), sets, under: self.under.clone() }
+        Self { sets, ..self.clone() }
     }
 }
 
 /// Topics and a group of a point's own.
-pub(crate) struct World {
+pub struct World {
     /// The configuration, which the engine is given as well.
-    pub(crate) config: Config,
+    pub config: Config,
     /// What the engine is told on its command line.
-    pub(crate) sets: Vec<String>,
-    pub(crate) broker: KafkaBroker,
+    pub sets: Vec<String>,
+    /// The broker.
+    pub broker: KafkaBroker,
     /// Tells this point's run from all others.
-    pub(crate) name: String,
+    pub name: String,
+    /// The load, but for its length.
+    pub options: LoadOptions,
+    /// The model that it is for.
+    pub model: ModelRow,
 }
 
 impl World {
-    pub(crate) fn new(setup: &Setup, point: &str) -> Result<Self, Failure> {
+    /// Makes topics and a group for a load, whose first model is the one that counts.
+    ///
+    /// # Errors
+    ///
+    /// If the settings can't be used, or the topics can't be made.
+    pub fn new(setup: &Setup, point: &str, options: LoadOptions) -> Result<Self, Failure> {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let name = format!("bench-{}-{}-{point}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
-        let mut sets = vec![
-            format!("kafka.bootstrap_servers={}", setup.bootstrap),
-            format!("kafka.group={name}"),
-            format!("kafka.instance={name}"),
-            format!("models.path={ROOT}/models"),
-            "log.filter=warn".to_owned(),
-        ];
+        let mut sets = vec!["log.filter=warn".to_owned()];
+        sets.extend_from_slice(&setup.sets);
+        sets.extend([format!("kafka.group={name}"), format!("kafka.instance={name}")]);
         for topic in ["requests", "results", "dlq", "events"] {
             sets.push(format!("topics.{topic}.name={name}.{topic}"));
         }
-        sets.extend_from_slice(&setup.sets);
-        let mut sources = Sources::of_process(Some(format!("{ROOT}/tidemill.toml").into()), sets.clone());
-        sources.file_default = None;
+        let sources = Sources::of_process(setup.file.clone(), sets.clone());
         let config = config::load(&sources).map_err(Failure::Config)?.config;
         let broker = KafkaBroker::new(kafka_config(&config))?;
         let mut admin = broker.admin()?;
         for spec in config.topics.specs(false) {
             admin.create(&spec)?;
         }
-        Ok(Self { config, sets, broker, name })
+        let model = options.models.first().cloned();
+        let model = model.ok_or_else(|| Failure::Unexpected("the load has no model".to_owned()))?;
+        Ok(Self { config, sets, broker, name, options, model })
+    }
+
+    /// The same for good requests of a model with an input of one axis.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::new`].
+    pub fn of_model(setup: &Setup, point: &str, model: &str, row_len: usize) -> Result<Self, Failure> {
+        let models = vec![ModelRow::new(model, &[row_len])];
+        Self::new(setup, point, LoadOptions { models, ..LoadOptions::default() })
     }
 
     /// The number of partitions of the requests topic.
-    pub(crate) fn partitions(&self) -> usize {
+    pub fn partitions(&self) -> usize {
         usize::try_from(self.config.topics.requests.partitions).unwrap_or(0)
     }
 
     /// How many of so many requests each partition has: they are dealt out in turn.
-    pub(crate) fn dealt(&self, requests: u64) -> Vec<u64> {
+    pub fn dealt(&self, requests: u64) -> Vec<u64> {
         let partitions = self.partitions() as u64;
         (0..partitions).map(|partition| (requests + partitions - 1 - partition) / partitions).collect()
     }
 
-    /// A load of good requests for one model.
-    #[expect(clippy::unused_self, reason = "it reads as what it is: a load for this world")]
-    pub(crate) fn load(&self, model: &str, row_len: usize, requests: u64) -> Result<Load, Failure> {
-        let models = vec![ModelRow::new(model, &[row_len])];
-        Ok(Load::new(LoadOptions { requests, models, ..LoadOptions::default() })?)
+    /// The load, of so many requests.
+    ///
+    /// # Errors
+    ///
+    /// If there can be none of its options.
+    pub fn load(&self, requests: u64) -> Result<Load, Failure> {
+        Ok(Load::new(LoadOptions { requests, ..self.options.clone() })?)
     }
 
     /// Writes the next `count` requests of a load, for everybody to read at once, and waits until they are acknowledged.
-    pub(crate) fn write(&self, load: &mut Load, count: u64) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If they are not within a minute.
+    pub fn write(&self, load: &mut Load, count: u64) -> Result<(), Failure> {
         let mut writer = self.broker.writer()?;
         let topic = &self.config.topics.requests;
         let mut records = Records::default();
@@ -118,7 +142,11 @@ impl World {
     }
 
     /// Writes the rest of a load, from its request `first` on, in a transaction that is left open: nobody reads them before it is committed.
-    pub(crate) fn preload(&self, mut load: Load, first: u64) -> Result<Preloaded, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If one can't be written.
+    pub fn preload(&self, mut load: Load, first: u64) -> Result<Preloaded, Failure> {
         let mut config = kafka_config(&self.config);
         config.transaction_timeout = PRELOAD_MAX;
         let mut producer = KafkaBroker::new(config)?.producer(&format!("{}-load", self.name))?;
@@ -144,13 +172,17 @@ impl World {
 }
 
 /// Requests that wait for their commit.
-pub(crate) struct Preloaded {
+pub struct Preloaded {
     producer: Box<dyn Producer>,
 }
 
 impl Preloaded {
     /// Lets every reader see the requests.
-    pub(crate) fn commit(mut self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not commit.
+    pub fn commit(mut self) -> Result<(), Failure> {
         while let Err(error) = self.producer.commit() {
             if error.class != Class::Retriable {
                 return Err(error.into());

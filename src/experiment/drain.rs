@@ -1,0 +1,174 @@
+//! A topic full of requests, until the last outcome is there.
+
+use std::thread;
+use std::time::Duration;
+
+use operators::broker::TopicSpec;
+use operators::clock::{Clock as _, Moment, SystemClock};
+
+use super::raw::Raw;
+use super::system::Running;
+use super::{Failure, Setup, World};
+
+/// How long a drain may stand still, and how long where its system was killed: a group waits for who does not come back.
+const STUCK: Duration = Duration::from_secs(30);
+const STUCK_KILLED: Duration = Duration::from_mins(3);
+
+/// How many requests go through the system before any counts, as a part of those that do.
+const WARM_UP_ONE_IN: u64 = 2;
+
+/// How often it is looked what is done.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a drain took.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Requests in all, those of the warm-up included.
+    pub requests: u64,
+    /// From the moment at which the requests could be seen to the last outcome.
+    pub took: Duration,
+    /// CPU time of the system.
+    pub spent: Duration,
+    /// The most memory that it has held, in bytes.
+    pub memory: u64,
+    /// From SIGKILL to the next outcome, where it was killed.
+    pub recovery: Option<Duration>,
+}
+
+/// Lets the system work off so many requests, after half as many that don't count.
+///
+/// # Errors
+///
+/// If the system fails, or stands still for half a minute.
+pub fn drain(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Failure> {
+    let warm = requests / WARM_UP_ONE_IN;
+    let mut load = world.load(warm + requests)?;
+    let running = Running::start(setup, world)?;
+    world.write(&mut load, warm)?;
+    let done = Done::new(world)?;
+    done.wait(world, warm, STUCK)?;
+    // The system is at rest before there is anything to do, so that neither its start nor the first touch of its memory is part of
+    // what is measured: on a virtual machine that alone may cost as much as the work.
+    let waiting = world.preload(load, warm)?;
+    let before = running.cpu()?;
+    let clock = SystemClock::new();
+    waiting.commit()?;
+    done.wait(world, warm + requests, STUCK)?;
+    let took = clock.now().since(Moment::START);
+    let spent = running.cpu()?.saturating_sub(before);
+    let memory = running.stop()?;
+    Ok(Drained { requests: warm + requests, took, spent, memory, recovery: None })
+}
+
+/// The same, where the system is killed with a third of the requests done and started again at once. CPU time and memory are those of
+/// its second life.
+///
+/// # Errors
+///
+/// If the system fails, or stands still for three minutes.
+pub fn drain_killed(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Failure> {
+    let mut load = world.load(requests)?;
+    world.write(&mut load, requests)?;
+    let first = Running::start(setup, world)?;
+    let done = Done::new(world)?;
+    let clock = SystemClock::new();
+    done.wait_for_sum(requests / 3, STUCK)?;
+    first.kill()?;
+    let (killed, was) = (clock.now(), done.sum()?);
+    if was >= requests {
+        return Err(Failure::Unexpected(
+            "everything was done before the system was killed: ask for more requests".into(),
+        ));
+    }
+    let second = Running::start(setup, world)?;
+    done.wait_for_sum(was + 1, STUCK_KILLED)?;
+    let recovery = clock.now().since(killed);
+    done.wait(world, requests, STUCK_KILLED)?;
+    let took = clock.now().since(Moment::START);
+    let spent = second.cpu()?;
+    let memory = second.stop()?;
+    Ok(Drained { requests, took, spent, memory, recovery: Some(recovery) })
+}
+
+/// How far a group is, by what it has committed; or, of one that commits nothing, by how many outcomes there are.
+pub struct Done {
+    group: Raw,
+    requests: (String, i32),
+    outcomes: [(String, i32); 2],
+}
+
+impl Done {
+    /// Looks at the group of this world.
+    ///
+    /// # Errors
+    ///
+    /// If no client can be made.
+    pub fn new(world: &World) -> Result<Self, Failure> {
+        let topics = &world.config.topics;
+        let named = |topic: &TopicSpec| (topic.name.clone(), topic.partitions);
+        Ok(Self {
+            group: Raw::new(&world.config, &world.config.kafka.group)?,
+            requests: named(&topics.requests),
+            outcomes: [named(&topics.results), named(&topics.dlq)],
+        })
+    }
+
+    /// How many requests are done.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer.
+    pub fn sum(&self) -> Result<u64, Failure> {
+        let committed = self.group.committed(&self.requests.0, self.requests.1)?.iter().sum();
+        if committed > 0 { Ok(committed) } else { self.outcomes() }
+    }
+
+    fn outcomes(&self) -> Result<u64, Failure> {
+        let of_topic = |(topic, partitions): &(String, i32)| self.group.ends(topic, *partitions);
+        self.outcomes.iter().map(of_topic).sum()
+    }
+
+    /// Waits until so many are done.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is done for so long.
+    pub fn wait_for_sum(&self, requests: u64, stuck: Duration) -> Result<(), Failure> {
+        self.until(stuck, |done| Ok(done.sum()? >= requests))
+    }
+
+    /// Waits until every one of so many requests is done, which were dealt out to the partitions.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is done for so long.
+    pub fn wait(&self, world: &World, requests: u64, stuck: Duration) -> Result<(), Failure> {
+        let dealt = world.dealt(requests);
+        self.until(stuck, |done| {
+            let committed = done.group.committed(&done.requests.0, done.requests.1)?;
+            if committed.iter().all(|committed| *committed == 0) {
+                return Ok(done.outcomes()? >= requests);
+            }
+            Ok(committed.iter().zip(&dealt).all(|(committed, dealt)| committed >= dealt))
+        })
+    }
+
+    fn until(
+        &self,
+        stuck: Duration,
+        is_done: impl Fn(&Self) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let clock = SystemClock::new();
+        let (mut seen, mut moved) = (0, clock.now());
+        while !is_done(self)? {
+            let (now, sum) = (clock.now(), self.sum()?);
+            if sum > seen {
+                (seen, moved) = (sum, now);
+            } else if now.since(moved) > stuck {
+                return Err(Failure::Late { what: "committing the next request", limit: stuck });
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! An experiment as a page that needs nothing else: what was found, in plots and a table, and where.
+
+mod plot;
+
+use std::fmt::{self, Write as _};
+
+use self::plot::{Series, bars, lines};
+use super::figures::{Measured, short};
+use super::floor::Floor;
+use super::scaling::Scaling;
+use super::summary::{COLUMNS, Row, rows};
+
+/// How the page looks.
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}\
+h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem}p{max-width:46rem}\
+.where{color:#666}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}\
+.wide{overflow-x:auto}th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\
+th:first-child,td:first-child{text-align:left}.bad{color:#b00020;font-weight:600}svg{max-width:100%;height:auto}";
+
+/// Figures that are plotted, with what the axis says.
+const PLOTTED: [(&str, &str); 5] = [
+    ("records_per_cpu_second", "records a CPU-second of the system"),
+    ("records_per_second", "records a second"),
+    ("sustainable_per_second", "sustainable records a second"),
+    ("engine_tax", "times the floor"),
+    ("memory_mb", "memory, MB"),
+];
+
+const PERCENTILES: [(&str, &str); 4] =
+    [("p50_ms", "p50"), ("p90_ms", "p90"), ("p99_ms", "p99"), ("p999_ms", "p99.9")];
+
+/// The page.
+///
+/// # Errors
+///
+/// If a plot can't be drawn.
+pub fn page(title: &str, question: &str, measured: &[Measured]) -> Result<String, fmt::Error> {
+    let rows = rows(measured);
+    let mut page = String::new();
+    write!(
+        page,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>",
+        escape(title)
+    )?;
+    write!(
+        page,
+        "<meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>"
+    )?;
+    write!(page, "<h1>{}</h1><p>{}</p>", escape(title), escape(question))?;
+    if let Some(one) = measured.first() {
+        let machine = &one.machine;
+        let (cpu, cores, commit) = (escape(&machine.cpu), machine.cores, escape(&machine.commit));
+        write!(
+            page,
+            "<p class=\"where\">{cpu}, {cores} cores, which broker, load and system share; commit {commit}. "
+        )?;
+        write!(
+            page,
+            "Each number is the median of the measurements of its point. Figures of another machine are others.</p>"
+        )?;
+    }
+    for (name, svg) in plots(&rows) {
+        write!(page, "<h2>{}</h2>{}", escape(&name), svg.map_err(|_| fmt::Error)?)?;
+    }
+    scaling(&mut page, &rows)?;
+    table(&mut page, &rows)?;
+    page.push_str("</body></html>\n");
+    Ok(page)
+}
+
+type Plot = (String, Result<String, plotters::prelude::DrawingAreaErrorKind<std::io::Error>>);
+
+fn plots(rows: &[Row]) -> Vec<Plot> {
+    let axis = axis(rows);
+    let mut plots: Vec<Plot> = Vec::new();
+    for (figure, name) in PLOTTED {
+        if !rows.iter().any(|row| row.medians.contains_key(figure)) {
+            continue;
+        }
+        if let Some(axis) = &axis {
+            plots.push((format!("{name}, by {axis}"), lines(axis, name, &series(rows, axis, figure, ""))));
+        } else {
+            let bar = |row: &Row| Some((row.label(), vec![*row.medians.get(figure)?]));
+            plots.push((
+                name.to_owned(),
+                bars(name, &[name], &rows.iter().filter_map(bar).collect::<Vec<_>>()),
+            ));
+        }
+    }
+    let latencies: Vec<Series> = axis
+        .iter()
+        .flat_map(|axis| PERCENTILES.iter().flat_map(|(figure, name)| series(rows, axis, figure, name)))
+        .collect();
+    if let (Some(axis), false) = (&axis, latencies.is_empty()) {
+        plots.push((
+            format!("latency, by {axis}"),
+            lines(axis, "ms, from the time a request was due", &latencies),
+        ));
+    }
+    let split: Vec<(String, Vec<f64>)> = rows.iter().filter_map(split).collect();
+    if !split.is_empty() {
+        let names = ["consume", "decode", "infer", "encode", "produce", "the engine beyond the floor"];
+        plots.push(("where CPU time goes, in the system".to_owned(), bars("ns a record", &names, &split)));
+    }
+    plots
+}
+
+/// The floor's stages, and what the engine took beyond them.
+fn split(row: &Row) -> Option<(String, Vec<f64>)> {
+    let mut parts: Vec<f64> =
+        Floor::KEYS.iter().skip(1).map(|key| row.medians.get(*key).copied()).collect::<Option<_>>()?;
+    let rest = row.medians.get("cpu_ns_per_record")? - parts.iter().sum::<f64>();
+    parts.push(rest.max(0.0));
+    Some((row.label(), parts))
+}
+
+/// The parameter along which plots run: the one with the most different numbers.
+fn axis(rows: &[Row]) -> Option<String> {
+    let names = rows.first()?.point.keys();
+    let numbers = |name: &String| {
+        let mut found: Vec<f64> = rows.iter().filter_map(|row| number(row.point.get(name)?)).collect();
+        found.sort_by(f64::total_cmp);
+        found.dedup();
+        found.len()
+    };
+    names
+        .map(|name| (numbers(name), name))
+        .filter(|(count, _)| *count > 1)
+        .max_by_key(|(count, _)| *count)
+        .map(|(_, name)| name.clone())
+}
+
+fn number(text: &str) -> Option<f64> {
+    let number =
+        text.parse().ok().or_else(|| Some(crate::config::parse_duration(text).ok()?.as_secs_f64() * 1e3));
+    number.filter(|number: &f64| number.is_finite())
+}
+
+/// A series for each combination of the other parameters.
+fn series(rows: &[Row], axis: &str, figure: &str, name: &str) -> Vec<Series> {
+    let mut found: Vec<Series> = Vec::new();
+    for row in rows {
+        let others = row.point.iter().filter(|(other, _)| *other != axis).map(|(_, value)| value.as_str());
+        let label =
+            [name].into_iter().chain(others).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let point = row.point.get(axis).and_then(|value| number(value)).zip(row.medians.get(figure).copied());
+        let Some(point) = point else { continue };
+        match found.iter_mut().find(|series| series.name == label) {
+            Some(series) => series.points.push(point),
+            None => found.push(Series { name: label, points: vec![point], is_law: false }),
+        }
+    }
+    found.iter_mut().for_each(|series| series.points.sort_by(|left, right| left.0.total_cmp(&right.0)));
+    found
+}
+
+/// Where workers are swept: the law of scaling, fitted.
+fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
+    if axis(rows).as_deref() != Some("workers") {
+        return Ok(());
+    }
+    for measured in series(rows, "workers", "records_per_second", "") {
+        let Some(law) = Scaling::fit(&measured.points) else { continue };
+        let most = measured.points.last().map_or(1.0, |(workers, _)| *workers);
+        let steps = (0..=40).map(|step| 1.0 + (most - 1.0) * f64::from(step) / 40.0);
+        let fitted = steps.map(|workers| (workers, law.throughput(workers))).collect();
+        let fitted = Series { name: "Universal Scalability Law".to_owned(), points: fitted, is_law: true };
+        let name = if measured.name.is_empty() {
+            "scaling".to_owned()
+        } else {
+            format!("scaling, {}", measured.name)
+        };
+        let speedup =
+            measured.points.first().zip(measured.points.last()).map_or(1.0, |(first, last)| last.1 / first.1);
+        let svg = lines("workers", "records a second", &[measured, fitted]).map_err(|_| fmt::Error)?;
+        write!(
+            page,
+            "<h2>{}</h2><p>{} times as much with {} workers. Universal Scalability Law: {} a second with one, \
+             contention {:.3}, coherency {:.4}.</p>{svg}",
+            escape(&name),
+            short(speedup),
+            short(most),
+            short(law.rate),
+            law.contention,
+            law.coherency
+        )?;
+    }
+    Ok(())
+}
+
+fn table(page: &mut String, rows: &[Row]) -> fmt::Result {
+    let columns: Vec<&str> = COLUMNS
+        .into_iter()
+        .filter(|column| rows.iter().any(|row| row.medians.contains_key(*column)))
+        .collect();
+    page.push_str("<h2>Figures</h2><div class=\"wide\"><table><thead><tr><th>point</th><th>times</th>");
+    for column in &columns {
+        write!(page, "<th>{}</th>", escape(&column.replace('_', " ")))?;
+    }
+    page.push_str("</tr></thead><tbody>");
+    for row in rows {
+        write!(page, "<tr><td>{}</td><td>{}</td>", escape(&row.label()), row.count)?;
+        for column in &columns {
+            let value = row.medians.get(*column);
+            let is_bad = ["lost", "wrong"].contains(column) && value.is_some_and(|value| *value > 0.0);
+            let class = if is_bad { " class=\"bad\"" } else { "" };
+            write!(page, "<td{class}>{}</td>", value.map_or_else(|| "–".to_owned(), |value| short(*value)))?;
+        }
+        page.push_str("</tr>");
+        for error in &row.errors {
+            write!(
+                page,
+                "<tr><td class=\"bad\" colspan=\"{}\">failed: {}</td></tr>",
+                columns.len() + 2,
+                escape(error)
+            )?;
+        }
+    }
+    page.push_str("</tbody></table></div>");
+    Ok(())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! An experiment on the real broker, by the binary: its figures, its page, and itself beside itself.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn tidemill(words: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(words)
+        .output()
+        .expect("the binary can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn an_experiment_tells_what_each_point_took_and_that_nothing_was_lost() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let experiment = "title = 'small'\nrepetitions = 1\n[fixed]\nmodel = 'mlp-16'\nrequests = 2000\n\
+                      topics.requests.partitions = 4\ntopics.results.partitions = 2\n[sweep]\nworkers = [1, 2]\n";
+    std::fs::write(path("small.toml"), experiment).expect("the experiment can be written");
+    let (out, html) = (path("small.jsonl"), path("small.html"));
+    let (code, stdout, stderr) =
+        tidemill(&["bench", "run", &path("small.toml"), "--out", &out, "--html", &html, "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+
+    let lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        let figure =
+            |name: &str| line["figures"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {line}"));
+        assert_eq!((figure("lost"), figure("duplicated"), figure("dead_letters")), (0.0, 0.0, 0.0));
+        assert!(figure("records_per_second") > 0.0 && figure("cpu_ns_per_record") > 0.0);
+        assert!(figure("floor_cpu_ns_per_record") > 0.0 && figure("engine_tax") > 0.0);
+    }
+    assert_eq!(lines[1]["point"]["workers"], "2");
+    assert_eq!(stdout, std::fs::read_to_string(&out).expect("the figures are there"));
+    let page = std::fs::read_to_string(&html).expect("the page is there");
+    assert!(page.contains("Universal Scalability Law") && page.contains("workers 2"));
+
+    let (code, compared, stderr) = tidemill(&["bench", "compare", &out, &out]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        compared.contains("figures moved beyond the noise") && compared.starts_with("0 of"),
+        "{compared}"
+    );
+}
+
+#[test]
+fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("killed.toml").display().to_string();
+    // Batches that take their time, so that there is a middle of the backlog to be killed in.
+    let experiment = "title = 'killed'\nrepetitions = 1\n[fixed]\nmeasure = 'kill'\nmodel = 'mlp-16'\nrequests = 3000\n\
+                      topics.requests.partitions = 4\ntopics.results.partitions = 2\nonnx.executors = 1\n\
+                      onnx.pace.row = '1ms'\nkafka.static_membership = true\nin_flight.records_max = 2000\ncommit.records_max = 500\n";
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let figures = &line["figures"];
+    for name in ["lost", "duplicated", "wrong", "unexpected"] {
+        assert_eq!(figures[name], 0.0, "{name}: {line}");
+    }
+    assert_eq!(figures["results"], 3000.0);
+    assert!(figures["recovery_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+}
