@@ -192,6 +192,8 @@ fn environment(world: &World) -> Vec<(&'static str, String)> {
         Delivery::ExactlyOnce => "exactly-once",
         Delivery::AtLeastOnce => "at-least-once",
     };
+    // A peer may run in a folder of its own.
+    let models = std::path::absolute(&config.models.path).unwrap_or_else(|_| config.models.path.clone());
     let home = std::env::var("PEER_HOME").unwrap_or_else(|_| peer_home());
     vec![
         ("PEER_HOME", home),
@@ -201,7 +203,7 @@ fn environment(world: &World) -> Vec<(&'static str, String)> {
         ("PEER_DLQ", config.topics.dlq.name.clone()),
         ("PEER_GROUP", config.kafka.group.clone()),
         ("PEER_INSTANCE", config.kafka.instance.clone()),
-        ("PEER_MODELS", config.models.path.display().to_string()),
+        ("PEER_MODELS", models.display().to_string()),
         ("PEER_MODEL_IDS", world.model.id.clone()),
         ("PEER_DELIVERY", delivery.to_owned()),
         ("PEER_THREADS", config.workers.to_string()),
