@@ -178,6 +178,8 @@ struct File {
     fixed: Table,
     #[serde(default)]
     sweep: Table,
+    #[serde(default)]
+    skip: Vec<Table>,
 }
 
 impl Plan {
@@ -242,10 +244,31 @@ impl Plan {
         let count = count.filter(|count| *count <= POINTS_MAX).ok_or_else(|| {
             PlanError::Parameter(format!("there are more than {POINTS_MAX} points: sweep less at once"))
         })?;
-        let points = (0..count).map(|index| point(index, &fixed, &swept)).collect::<Result<_, _>>()?;
-        let names = swept.into_iter().map(|(name, _)| name).collect();
+        let mut points: Vec<Point> =
+            (0..count).map(|index| point(index, &fixed, &swept)).collect::<Result<_, _>>()?;
+        let names: Vec<String> = swept.into_iter().map(|(name, _)| name).collect();
+        for skipped in &file.skip {
+            leave_out(&mut points, &names, &flat(skipped))?;
+        }
         Ok(Self { title: file.title, question: file.question, repetitions, swept: names, points })
     }
+}
+
+/// Leaves out the points that have all of these values.
+fn leave_out(points: &mut Vec<Point>, names: &[String], values: &[(String, Value)]) -> Result<(), PlanError> {
+    let place = |(name, value): &(String, Value)| {
+        let place = names.iter().position(|swept| swept == name);
+        let wrong = || PlanError::Parameter(format!("`skip` names `{name}`, which is not swept"));
+        Ok((place.ok_or_else(wrong)?, label(value)))
+    };
+    let values: Vec<(usize, String)> = values.iter().map(place).collect::<Result<_, PlanError>>()?;
+    let has_all = |point: &Point| values.iter().all(|(place, value)| point.swept[*place] == *value);
+    let before = points.len();
+    points.retain(|point| values.is_empty() || !has_all(point));
+    if points.len() == before {
+        return Err(PlanError::Parameter("a table of `skip` leaves out no point".to_owned()));
+    }
+    Ok(())
 }
 
 /// The point at `index`, of all in order: the last parameter changes the fastest.
@@ -336,6 +359,16 @@ mod tests {
         plan.keep("batch.size_max", &["1", "64"]).unwrap();
         assert_eq!(plan.points.len(), 4);
         assert!(plan.points.iter().all(|point| point.swept[1] == "2"));
+    }
+
+    #[test]
+    fn points_that_make_no_sense_are_left_out() {
+        let with = |skip: &str| Plan::parse(&format!("{TEXT}\n[[skip]]\n{skip}"));
+        let plan = with("workers = 2\nsystem = 'tidemill'").unwrap();
+        assert_eq!(plan.points.len(), 6);
+        assert!(plan.points.iter().all(|point| point.swept[1..] != ["2", "tidemill"]));
+        assert!(with("colour = 'red'").unwrap_err().to_string().contains("not swept"));
+        assert!(with("workers = 7").unwrap_err().to_string().contains("leaves out no point"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::Failure;
 
 /// How long a question to the broker may take.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// A consumer that belongs to nobody, with the properties that the engine's has.
 pub struct Raw {

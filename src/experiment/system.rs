@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -41,72 +41,59 @@ pub struct Running {
     child: Child,
     /// The system's process: the child, or the child's child where it runs under something.
     process: u32,
+    /// Where the engine tells whether it is ready.
+    port: Option<u16>,
 }
 
 impl Running {
-    /// Starts a system. The engine is ready and at rest when this returns; of a peer that shows with its first results only.
+    /// Starts a system, and waits until it is at rest: the engine until it is ready, any for what starting up leaves to do.
     ///
     /// # Errors
     ///
     /// If it can't be started, or ends by itself, or takes longer than a minute.
     pub fn start(setup: &Setup, world: &World) -> Result<Self, Failure> {
-        match &setup.system {
-            System::Tidemill { program, under } => {
-                Self::start_tidemill(program, under.as_deref(), setup, world)
-            }
-            System::Peer { folder } => {
-                let mut command = Command::new(folder.join("run"));
-                command.envs(environment(world));
-                let mut running = Self::spawn(command)?;
-                thread::sleep(SETTLE);
-                running.still_runs()?;
-                Ok(running)
-            }
-        }
-    }
-
-    fn start_tidemill(
-        program: &std::path::Path,
-        under: Option<&str>,
-        setup: &Setup,
-        world: &World,
-    ) -> Result<Self, Failure> {
-        let port = free_port()?;
-        let mut command = match under.map(str::split_whitespace) {
-            Some(mut words) => {
-                let mut command = Command::new(words.next().unwrap_or("env"));
-                command.args(words).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        command.arg("run");
-        if let Some(file) = &setup.file {
-            command.arg("--config").arg(file);
-        }
-        for set in world.sets.iter().chain([&format!("http.address=127.0.0.1:{port}")]) {
-            command.args(["--set", set]);
-        }
-        let mut running = Self::spawn(command)?;
+        let mut running = Self::launch(setup, world)?;
         let clock = SystemClock::new();
-        while !is_ready(port) {
+        while running.port.is_some_and(|port| !is_ready(port)) {
             running.still_runs()?;
             if clock.now().since(Moment::START) > PATIENCE {
                 return Err(Failure::Late { what: "starting the engine", limit: PATIENCE });
             }
             thread::sleep(Duration::from_millis(50));
         }
-        if under.is_some() {
+        if let System::Tidemill { under: Some(_), .. } = &setup.system {
             running.process = only_child(running.child.id()).unwrap_or(running.process);
         }
         thread::sleep(SETTLE);
+        running.still_runs()?;
         Ok(running)
+    }
+
+    /// Starts a system, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn launch(setup: &Setup, world: &World) -> Result<Self, Failure> {
+        match &setup.system {
+            System::Tidemill { program, under } => {
+                let port = free_port()?;
+                let mut running = Self::spawn(engine(program, under.as_deref(), setup, world, port))?;
+                running.port = Some(port);
+                Ok(running)
+            }
+            System::Peer { folder } => {
+                let mut command = Command::new(folder.join("run"));
+                command.envs(environment(world));
+                Self::spawn(command)
+            }
+        }
     }
 
     fn spawn(mut command: Command) -> Result<Self, Failure> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let child = child.map_err(|source| Failure::io("start the system", source))?;
-        Ok(Self { process: child.id(), child })
+        Ok(Self { process: child.id(), child, port: None })
     }
 
     /// # Errors
@@ -178,6 +165,26 @@ impl Drop for Running {
             let _ended = self.end();
         }
     }
+}
+
+/// How the engine is started.
+fn engine(program: &Path, under: Option<&str>, setup: &Setup, world: &World, port: u16) -> Command {
+    let mut command = match under.map(str::split_whitespace) {
+        Some(mut words) => {
+            let mut command = Command::new(words.next().unwrap_or("env"));
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.arg("run");
+    if let Some(file) = &setup.file {
+        command.arg("--config").arg(file);
+    }
+    for set in world.sets.iter().chain([&format!("http.address=127.0.0.1:{port}")]) {
+        command.args(["--set", set]);
+    }
+    command
 }
 
 /// What a peer is told.

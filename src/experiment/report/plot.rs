@@ -54,7 +54,10 @@ pub(super) fn lines(x_name: &str, y_name: &str, series: &[Series]) -> Drawn {
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(84)
-            .build_cartesian_2d(0.0..room(right), 0.0..room(top))?;
+            .build_cartesian_2d(
+                0.0..room(right, 1.08),
+                0.0..room(top, if series.len() > 1 { 1.4 } else { 1.08 }),
+            )?;
         chart
             .configure_mesh()
             .light_line_style(WHITE)
@@ -79,7 +82,7 @@ pub(super) fn lines(x_name: &str, y_name: &str, series: &[Series]) -> Drawn {
         if series.len() > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::LowerRight)
+                .position(SeriesLabelPosition::UpperLeft)
                 .background_style(WHITE.mix(0.85))
                 .label_font(FONT.into_font())
                 .draw()?;
@@ -106,7 +109,7 @@ pub(super) fn bars(x_name: &str, names: &[&str], rows: &[(String, Vec<f64>)]) ->
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(8)
-            .build_cartesian_2d(0.0..room(longest), -count..0.4)?;
+            .build_cartesian_2d(0.0..room(longest, if names.len() > 1 { 1.5 } else { 1.08 }), -count..0.4)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -145,9 +148,9 @@ pub(super) fn bars(x_name: &str, names: &[&str], rows: &[(String, Vec<f64>)]) ->
     Ok(text)
 }
 
-/// An axis that ends a little behind the largest value, and is none the shorter for there being nothing.
-fn room(most: f64) -> f64 {
-    if most.is_finite() && most > 0.0 { most * 1.08 } else { 1.0 }
+/// An axis that ends behind the largest value, with room for a legend where there is one; and that is there also where nothing is.
+fn room(most: f64, times: f64) -> f64 {
+    if most.is_finite() && most > 0.0 { most * times } else { 1.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of rows")]
