@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use operators::clock::{Clock, Moment};
+use operators::clock::Moment;
 
 use super::{CliError, Context, Exit};
 use crate::experiment::compare::compare;
@@ -31,8 +31,8 @@ enum Command {
     /// request is counted by its outcome. Exit code 1 if a request was lost or wrong, or a point could not be measured.
     ///
     /// A file has a `title`, a `question`, `repetitions` and two tables: `fixed` has what all points share, `sweep` an array for each
-    /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`. What can stand in them is any setting of the engine (`tidemill check --explain`),
-    /// and: `system` (tidemill, or the folder of a peer), `measure` (drain: a backlog of `requests`; rate: `rate` requests a second for
+    /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`. What can stand
+    /// in them is any setting of the engine (`tidemill check --explain`), and: `system` (tidemill, or the folder of a peer), `measure` (drain: a backlog of `requests`; rate: `rate` requests a second for
     /// `warm_up` and `window`; sustainable: the highest rate up to `rate` that is borne with a 99th percentile of `p99_max`; kill: a drain with a
     /// kill -9), `model`, `tenants`, `skew` (of Zipf), `form`, `decimals`, and `floor = false` to go without the floor.
     Run(RunArgs),
@@ -121,8 +121,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn run_experiment(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
-    let config = context.load()?;
-    drop(config);
+    // Logs begin as the configuration says; every point loads its own.
+    context.load()?;
     let mut plan =
         Plan::read(&args.file).map_err(|error| CliError::failed(Exit::Unusable, error.to_string()))?;
     plan.repetitions = args.repetitions.unwrap_or(plan.repetitions);
@@ -181,7 +181,6 @@ fn points(plan: &Plan, context: &Context) -> Result<Exit, CliError> {
 struct Teller<'a> {
     out: Option<File>,
     context: &'a Context,
-    clock: &'a dyn Clock,
     begun: Moment,
     bar: ProgressBar,
 }
@@ -194,13 +193,13 @@ impl<'a> Teller<'a> {
         let style = ProgressStyle::with_template("{spinner} {msg}");
         let bar = style.map(|style| bar.clone().with_style(style)).unwrap_or(bar);
         bar.enable_steady_tick(Duration::from_millis(250));
-        Ok(Self { out, context, clock: &*context.clock, begun: context.clock.now(), bar })
+        Ok(Self { out, context, begun: context.clock.now(), bar })
     }
 }
 
 impl Listener for Teller<'_> {
     fn begins(&mut self, done: usize, all: usize, label: &str) {
-        let passed = self.clock.now().since(self.begun);
+        let passed = self.context.clock.now().since(self.begun);
         let left = u32::try_from(done).ok().filter(|done| *done > 0).map(|done| {
             let left = passed / done * u32::try_from(all).unwrap_or(u32::MAX).saturating_sub(done);
             format!(", about {} left", minutes(left))

@@ -7,7 +7,6 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::surroundings::onnx_config;
 use operators::broker::{Broker as _, Class};
 use operators::catalog::NotFinite;
 use operators::clock::{Clock as _, Moment, SystemClock};
@@ -25,6 +24,7 @@ use super::Failure;
 use super::cpu::Stopwatch;
 use super::raw::Raw;
 use super::world::World;
+use crate::surroundings::onnx_config;
 
 /// Requests that decode, inference and encoding are measured with: more do not fit a cache either.
 const SAMPLE: u64 = 10_000;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
 use rdkafka::config::{ClientConfig, FromClientConfig as _};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -10,6 +9,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Failure;
+use crate::config::Config;
 
 /// How long a question to the broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);

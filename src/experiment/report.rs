@@ -154,12 +154,11 @@ fn series(rows: &[Row], axis: &str, figure: &str, name: &str) -> Vec<Series> {
     found
 }
 
-/// Where workers are swept: the law of scaling, fitted.
+/// Where workers or executors are swept: the law of scaling, fitted.
 fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
-    if axis(rows).as_deref() != Some("workers") {
-        return Ok(());
-    }
-    for measured in series(rows, "workers", "records_per_second", "") {
+    let axis = axis(rows).filter(|axis| ["workers", "onnx.executors"].contains(&axis.as_str()));
+    let Some(axis) = axis else { return Ok(()) };
+    for measured in series(rows, &axis, "records_per_second", "") {
         let Some(law) = Scaling::fit(&measured.points) else { continue };
         let most = measured.points.last().map_or(1.0, |(workers, _)| *workers);
         let steps = (0..=40).map(|step| 1.0 + (most - 1.0) * f64::from(step) / 40.0);
@@ -172,10 +171,10 @@ fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
         };
         let speedup =
             measured.points.first().zip(measured.points.last()).map_or(1.0, |(first, last)| last.1 / first.1);
-        let svg = lines("workers", "records a second", &[measured, fitted]).map_err(|_| fmt::Error)?;
+        let svg = lines(&axis, "records a second", &[measured, fitted]).map_err(|_| fmt::Error)?;
         write!(
             page,
-            "<h2>{}</h2><p>{} times as much with {} workers. Universal Scalability Law: {} a second with one, \
+            "<h2>{}</h2><p>{} times as much with {axis} {}. Universal Scalability Law: {} a second with one, \
              contention {:.3}, coherency {:.4}.</p>{svg}",
             escape(&name),
             short(speedup),

@@ -81,9 +81,8 @@ fn least_squares(rows: &[(Vec<f64>, f64)]) -> Option<Vec<f64>> {
         if line[place].abs() < 1e-300 {
             return None;
         }
-        for (row, other) in matrix.iter_mut().enumerate().filter(|(row, _)| *row != place) {
+        for (_, other) in matrix.iter_mut().enumerate().filter(|(row, _)| *row != place) {
             let factor = other[place] / line[place];
-            let _: usize = row;
             other.iter_mut().zip(&line).for_each(|(cell, above)| *cell -= factor * above);
         }
     }

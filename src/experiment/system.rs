@@ -187,7 +187,7 @@ fn engine(program: &Path, under: Option<&str>, setup: &Setup, world: &World, por
     command
 }
 
-/// What a peer is told.
+/// What a peer is told. Where it was set up it knows by itself, or by `PEER_HOME`.
 fn environment(world: &World) -> Vec<(&'static str, String)> {
     let config = &world.config;
     let policy = config.batch_policy_default();
@@ -201,9 +201,7 @@ fn environment(world: &World) -> Vec<(&'static str, String)> {
     };
     // A peer may run in a folder of its own.
     let models = std::path::absolute(&config.models.path).unwrap_or_else(|_| config.models.path.clone());
-    let home = std::env::var("PEER_HOME").unwrap_or_else(|_| peer_home());
     vec![
-        ("PEER_HOME", home),
         ("PEER_BOOTSTRAP", config.kafka.bootstrap_servers.clone()),
         ("PEER_REQUESTS", config.topics.requests.name.clone()),
         ("PEER_RESULTS", config.topics.results.name.clone()),
@@ -218,13 +216,6 @@ fn environment(world: &World) -> Vec<(&'static str, String)> {
         ("PEER_BATCH_DELAY_MS", delay.as_millis().to_string()),
         ("PEER_COMMIT_INTERVAL_MS", config.commit.interval.as_millis().to_string()),
     ]
-}
-
-/// Where peers are set up, unless `PEER_HOME` says otherwise.
-fn peer_home() -> String {
-    let cache = std::env::var("XDG_CACHE_HOME").ok().filter(|path| !path.is_empty());
-    let cache = cache.unwrap_or_else(|| format!("{}/.cache", std::env::var("HOME").unwrap_or_default()));
-    format!("{cache}/tidemill/peers")
 }
 
 fn free_port() -> Result<u16, Failure> {

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::config::{self, Config, Sources};
-use crate::load::{Load, LoadOptions, ModelRow};
-use crate::surroundings::kafka_config;
 use operators::broker::kafka::KafkaBroker;
 use operators::broker::{Broker as _, Class, Producer};
 use operators::records::Records;
 
 use super::Failure;
 use super::system::System;
+use crate::config::{self, Config, Sources};
+use crate::load::{Load, LoadOptions, ModelRow};
+use crate::surroundings::kafka_config;
 
 /// How long the broker lets a transaction wait that is being filled.
 const PRELOAD_MAX: Duration = Duration::from_mins(10);
