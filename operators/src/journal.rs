@@ -224,8 +224,10 @@ impl Drop for Slot {
 ///
 /// # Errors
 ///
-/// If the folder can't be read.
+/// If the folder can't be read or locked.
 pub fn in_flight(folder: &Path) -> io::Result<BTreeSet<Name>> {
+    // Who counts the dead holds their files locked meanwhile, as the living do: without this they would pass for each other.
+    let _lock = lock(folder)?;
     let mut names = BTreeSet::new();
     for path in files(folder)? {
         // One that ends meanwhile has nothing in flight any more.

@@ -72,6 +72,29 @@ fn what_a_living_process_has_in_flight_is_not_counted_and_is_seen() {
 }
 
 #[test]
+fn a_dead_process_whose_file_is_being_counted_does_not_pass_for_a_living_one() {
+    let folder = tempfile::tempdir().unwrap();
+    die(folder.path(), &[&[1]]);
+    let path = files(folder.path()).unwrap().remove(0);
+    let (counting, counted) = (lock(folder.path()).unwrap(), File::open(&path).unwrap());
+    counted.try_lock().unwrap();
+    std::thread::scope(|scope| {
+        let seen = scope.spawn(|| in_flight(folder.path()).unwrap());
+        // Until it waits for the lock, or has not waited; where the kernel does not tell, it is given a second.
+        let waits = || fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.contains("->"));
+        for _ in 0..1_000 {
+            if waits() || seen.is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        fs::remove_file(&path).unwrap();
+        drop((counted, counting));
+        assert_eq!(seen.join().unwrap(), BTreeSet::new());
+    });
+}
+
+#[test]
 fn a_process_that_ends_and_does_not_crash_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path());
