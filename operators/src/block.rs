@@ -77,6 +77,9 @@ impl Block {
     /// If it has 2^32 rows or more.
     pub fn detach(&mut self) {
         let mut own = Polled { polled_at: self.polled.polled_at, ..Polled::default() };
+        own.records.reserve_like(self.polled.records.size().scaled(self.rows.len()));
+        own.origins.reserve(self.rows.len());
+        own.times.reserve(self.rows.len());
         for row in &mut self.rows {
             let place = row.record as usize;
             row.record = u32::try_from(own.records.push_copy(self.polled.records.get(place)))

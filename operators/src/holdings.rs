@@ -35,6 +35,8 @@ pub struct Holding {
     offered: NextOffset,
     /// What was offered and is not committed: up to where, and the timestamp of its first record.
     uncommitted: VecDeque<(NextOffset, i64)>,
+    /// Between two offers empty: kept for its memory.
+    ready: Vec<Retained>,
 }
 
 /// From so many waiting outcomes on, and when the record that they wait for was polled so long ago, they move into a buffer of their
@@ -55,6 +57,7 @@ impl Holding {
             draining: false,
             offered: grant.start,
             uncommitted: VecDeque::new(),
+            ready: Vec::new(),
         }
     }
 
@@ -153,14 +156,13 @@ impl Holding {
     }
 
     fn offer_once(&mut self, outbox: &Outbox) -> bool {
-        let mut ready = Vec::new();
         let mut oldest = None;
         self.ledger.drain_ready(|opened, retained| {
             oldest.get_or_insert(opened.millis);
-            ready.push(retained);
+            self.ready.push(retained);
         });
         let frontier = self.ledger.frontier();
-        if frontier == self.offered && ready.is_empty() {
+        if frontier == self.offered && self.ready.is_empty() {
             return false;
         }
         match (self.uncommitted.back_mut(), oldest) {
@@ -168,7 +170,7 @@ impl Holding {
             (_, oldest) => self.uncommitted.extend(oldest.map(|millis| (frontier, millis))),
         }
         self.offered = frontier;
-        outbox.offer(self.lease, &self.account, frontier, ready);
+        outbox.offer(self.lease, &self.account, frontier, self.ready.drain(..));
         true
     }
 

@@ -205,7 +205,8 @@ impl Outbox {
             std::mem::take(&mut state.pending).into_iter().partition(|(lease, _)| Some(*lease) <= state.turn);
         for (lease, mut pending) in after.into_iter().chain(before) {
             let before = pending.account.done();
-            let (mut done, mut outcomes) = (before.clone(), Vec::new());
+            let room = pending.outcomes.len().min(limit.records.saturating_sub(records));
+            let (mut done, mut outcomes) = (before.clone(), Vec::with_capacity(room));
             pending.pass_frontiers(&mut done);
             while records < limit.records && (bytes < limit.bytes || records == 0) {
                 let Some(retained) = pending.pop(self.order, &mut done) else { break };

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `config` | what clients are told: our defaults, what is passed through, what is refused |
 //! | `member` `queue` | a member of a group, and the queues of its partitions |
+//! | `look` | which topic bears the name that the group's offsets are of |
 //! | `producer` `limits` | the transactional producer, and the largest record that a topic takes |
 //! | `plain` | the producer of outcomes outside of transactions |
 //! | `writer` | the producer of the tools around the engine |
@@ -19,6 +20,7 @@ mod diagnostics;
 mod error;
 mod limits;
 mod log;
+mod look;
 mod member;
 mod native;
 mod offsets;

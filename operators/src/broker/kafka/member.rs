@@ -16,6 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::config::{KafkaConfig, Settings};
+use super::look::{Looker, cut_off};
 use super::offsets::{self, committed, offset_list};
 use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
@@ -23,11 +24,10 @@ use super::told::{GroupContext, locked};
 use super::{error, native};
 use crate::broker::{
     BrokerError, Class, Committed, GroupEvent, GroupToken, Isolation, LogRange, Look, Member, OffsetCommit,
-    Ownership, Queue, TopicSeen, Waker,
+    Ownership, Queue, Waker,
 };
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::lease::{NextOffset, Partition};
-use crate::metadata::TopicId;
 
 /// How long a question to the broker may take. Short, because the member does not serve its group meanwhile: who gets no answer asks
 /// again.
@@ -38,9 +38,6 @@ const DOUBT_MAX: Duration = Duration::from_secs(2);
 
 /// How long a look between two transactions may take: nothing is committed meanwhile.
 const LOOK_MAX: Duration = Duration::from_secs(1);
-
-/// The name of a look in errors.
-const LOOK: &str = "look at the topic";
 
 /// How long after it was told that no broker can be reached the engine is told again, if it is still so.
 const UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
@@ -67,6 +64,7 @@ pub(super) struct KafkaMember {
 /// What the member shares with who proves its membership.
 struct Shared {
     consumer: Arc<BaseConsumer<GroupContext>>,
+    looker: Looker,
     topic: String,
     topic_c: Arc<CString>,
     /// The partitions that the member has taken and not given back.
@@ -122,6 +120,8 @@ impl KafkaMember {
         let topic_c = CString::new(topic)
             .map_err(|_| error::refused(OPERATION, "_INVALID_ARG", format!("{topic:?} is no topic")))?;
         let doubter = Settings::observer(config, group, Isolation::ReadUncommitted)?;
+        let topic_c = Arc::new(topic_c);
+        let looker = Looker::new(config, &topic_c)?;
         let config = Settings::member(config, group)?;
         let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::default())
             .map_err(|error| error::of(OPERATION, &error))?;
@@ -133,7 +133,7 @@ impl KafkaMember {
         let queue = native::consumer_queue(&consumer, waker)
             .ok_or_else(|| error::refused(OPERATION, "_FAIL", "the client has no queue"))?;
         let assigned = Mutex::default();
-        let shared = Shared { consumer, topic: topic.to_owned(), topic_c: Arc::new(topic_c), assigned };
+        let shared = Shared { consumer, looker, topic: topic.to_owned(), topic_c, assigned };
         let member = Self {
             shared: Arc::new(shared),
             queue,
@@ -454,45 +454,11 @@ impl Ownership for Shared {
     }
 
     fn look(&self) -> Box<dyn Look> {
-        if self.consumer.context().cut_off.load(Ordering::Acquire) {
-            return Box::new(CutOff);
-        }
-        Box::new(KafkaLook(native::TopicQuestion::ask(&self.consumer, &self.topic_c, ANSWER_MAX)))
+        if self.consumer.context().cut_off.load(Ordering::Acquire) { cut_off() } else { self.looker.look() }
     }
 
     fn committed(&self, partitions: &[Partition]) -> Result<Vec<Option<Committed>>, BrokerError> {
         self.committed_within(partitions, LOOK_MAX)
-    }
-}
-
-/// The look of a client without a connection. To ask in spite of that would cost two threads of librdkafka 2.12 all of their time: a
-/// question that waits for a connection has the next attempt made at once, whenever one fails.
-struct CutOff;
-
-impl Look for CutOff {
-    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>> {
-        // As long as the question would have been without an answer, so that nobody asks again the moment that he is told.
-        std::thread::sleep(wait);
-        Some(Err(error::by_code(LOOK, Code::BrokerTransportFailure, "no broker is connected")))
-    }
-}
-
-/// A look at the topic that the broker is about to answer.
-struct KafkaLook(native::TopicQuestion<BaseConsumer<GroupContext>>);
-
-impl Look for KafkaLook {
-    fn seen(&mut self, wait: Duration) -> Option<Result<TopicSeen, BrokerError>> {
-        Some(match self.0.answer(wait)? {
-            // A broker without topic ids tells one of zeros.
-            Ok(id) => Ok(TopicSeen::There((id != [0; 16]).then_some(TopicId(id)))),
-            Err((Code::UnknownTopicOrPartition | Code::UnknownTopicId | Code::UnknownTopic, _)) => {
-                Ok(TopicSeen::Gone)
-            }
-            Err((code, message)) => match error::by_code(LOOK, code, message) {
-                error if error.class == Class::Fatal => Err(BrokerError { class: Class::Retriable, ..error }),
-                error => Err(error),
-            },
-        })
     }
 }
 
