@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help demo test chaos check bench experiment peers models reference doctor
+.PHONY: help demo test chaos check bench budget experiment peers models reference doctor
 
 export FEATURES
 features := $(if $(FEATURES),--features $(FEATURES))
@@ -19,6 +19,7 @@ help:
 	@echo 'make chaos SEEDS=5 NODES=3     the same on a broker of three nodes'
 	@echo 'make check               format, lints, documentation'
 	@echo 'make bench               the benchmarks, on a real broker'
+	@echo 'make budget              allocations and instructions of the hot path, beside what is on record; ARGS=--record writes them there'
 	@echo 'make experiment FILE=experiments/quick.toml   an experiment on a real broker; ARGS may be --html FILE --out FILE'
 	@echo 'make peers               the same job by others, side by side; ends with a table and target/peers/peers.json'
 	@echo 'make models              make the ONNX models again'
@@ -64,6 +65,10 @@ bench: doctor
 	scripts/kafka.sh install
 	cargo bench --workspace --locked $(features) --no-run
 	$(ort); scripts/kafka.sh run -- cargo bench --workspace --locked $(features) $(ARGS)
+
+# In the profile of the tests, in which the budget is on record.
+budget:
+	cargo bench --locked $(features) --bench budget --profile dev -- $(ARGS)
 
 # FILE is the experiment; ARGS goes to `tidemill bench run`.
 experiment: doctor

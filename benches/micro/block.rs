@@ -14,7 +14,7 @@ use operators::dead_letter::Letterhead;
 use operators::decode::DecodeParts;
 use operators::device::Batch;
 use operators::letters::Letters;
-use operators::model::load::{ModelSettings, load_catalog};
+use operators::model::load::{Loaded, ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::observe::{CloseReason, Silent};
 use operators::tensor::Column;
@@ -26,10 +26,10 @@ use crate::given::{block, numbers, polled, push_row};
 const WIDTHS: [usize; 2] = [16, 784];
 
 /// Rows of a batch, and records of a poll.
-const ROWS: usize = 512;
+pub(crate) const ROWS: usize = 512;
 
 /// The models that requests are for.
-const MODELS: [&str; 4] = ["mlp-16", "mlp-17", "mlp-18", "mlp-19"];
+pub(crate) const MODELS: [&str; 4] = ["mlp-16", "mlp-17", "mlp-18", "mlp-19"];
 
 /// Runs every bench of blocks.
 pub(crate) fn bench(criterion: &mut Criterion) {
@@ -107,8 +107,18 @@ fn gather(criterion: &mut Criterion) {
 }
 
 /// What decode works with, every model simulated.
-fn parts(floats: usize) -> DecodeParts {
-    let backend = SimulatedBackend::new(MODELS.map(|id| SimulatedModel::new(id, floats, 1)));
+pub(crate) fn parts(floats: usize) -> DecodeParts {
+    let loaded = loaded(&backend(floats));
+    DecodeParts { catalog: Arc::new(loaded.catalog), letters: letters(), bytes_max: 1 << 20 }
+}
+
+/// The models, which cost nothing.
+pub(crate) fn backend(floats: usize) -> SimulatedBackend {
+    SimulatedBackend::new(MODELS.map(|id| SimulatedModel::new(id, floats, 1)))
+}
+
+/// Their catalog.
+pub(crate) fn loaded(backend: &SimulatedBackend) -> Loaded {
     let batch = BatchPolicy::Static { size_max: 64, delay_max: Duration::ZERO };
     let settings = |_: &str| ModelSettings {
         output: None,
@@ -120,21 +130,24 @@ fn parts(floats: usize) -> DecodeParts {
         open_bytes_max: None,
         devices: vec![0],
     };
-    let loaded = load_catalog(&backend, backend.found(), &ManualClock::new(), settings)
-        .expect("simulated models can be served");
+    load_catalog(backend, backend.found(), &ManualClock::new(), settings)
+        .expect("simulated models can be served")
+}
+
+/// How dead letters are written.
+pub(crate) fn letters() -> Letters {
     let (topic, group) = ("inference.requests".to_owned(), "tidemill".to_owned());
     let head = Letterhead { topic, group, partitions: 32, bytes_max: 1 << 20 };
-    let letters = Letters {
+    Letters {
         head: Arc::new(head),
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Silent),
         breaker: Arc::new(Breaker::new(None, Arc::default(), Arc::new(Silent))),
-    };
-    DecodeParts { catalog: Arc::new(loaded.catalog), letters, bytes_max: 1 << 20 }
+    }
 }
 
 /// A batch of so many blocks of one size.
-fn batch(blocks: usize, floats: usize) -> Batch {
+pub(crate) fn batch(blocks: usize, floats: usize) -> Batch {
     let rows = ROWS / blocks;
     let run = |_| Run { block: block(rows, floats), rows: 0..rows, token: 0 };
     let catalog = parts(floats).catalog;

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// Records of a lease in flight.
-const RECORDS: usize = 4096;
+pub(crate) const RECORDS: usize = 4096;
 
 /// Outcomes that come home together.
 const OUTCOMES: usize = 64;
@@ -49,7 +49,7 @@ fn cases() -> [(&'static str, CommitOrder, bool, Vec<usize>); 6] {
 }
 
 /// Opens every record, closes each, and after every few looks at the frontier and lets go what it has passed, as the sink does.
-fn round(ledger: &mut Ledger<u64>, gaps: bool, order: &[usize]) {
+pub(crate) fn round(ledger: &mut Ledger<u64>, gaps: bool, order: &[usize]) {
     let start = ledger.read().0;
     let offset = |place: usize| {
         let place = i64::try_from(place).expect("a place in a vector");

@@ -11,7 +11,7 @@ use operators::window::{Taken, Window};
 use crate::given::block;
 
 /// Rows that pass the window in a round.
-const ROWS: usize = 4000;
+pub(crate) const ROWS: usize = 4000;
 
 /// Rows of a batch.
 const BATCH: usize = 64;
@@ -34,7 +34,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 }
 
 /// Pushes every block, and takes a batch whenever one is full, and what is left at the end; returns the rows taken.
-fn round(window: &mut Window<u64>, blocks: &[Arc<Block>]) -> usize {
+pub(crate) fn round(window: &mut Window<u64>, blocks: &[Arc<Block>]) -> usize {
     let mut taken = 0;
     let mut take = |window: &mut Window<u64>| {
         let Taken { runs, bill } = window.take(BATCH, Duration::from_micros(1));
