@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::clock::Moment;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::{CliError, Context, Exit};
 use crate::experiment::compare::compare;
 use crate::experiment::figures::Measured;
 use crate::experiment::instrument::{Instrument, Listener};
 use crate::experiment::plan::Plan;
-use crate::experiment::{report, summary};
+use crate::experiment::{report, summary, system};
 
 /// What `tidemill bench` takes.
 #[derive(Debug, clap::Args)]
@@ -28,7 +32,8 @@ enum Command {
     /// Carry out an experiment: every point of its file, each a few times, on the broker of the configuration or of `TIDEMILL_BOOTSTRAP`.
     ///
     /// Each measurement has topics, a group and a process of the engine of its own; the topics stay in the broker. After each one every
-    /// request is counted by its outcome. Exit code 1 if a request was lost or wrong, or a point could not be measured.
+    /// request is counted by its outcome. Exit code 1 if a request was lost or wrong, or a point could not be measured. SIGTERM and
+    /// SIGINT end the system that is being measured too.
     ///
     /// A file has a `title`, a `question`, `repetitions` and two tables: `fixed` has what all points share, `sweep` an array for each
     /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`. What can stand
@@ -141,6 +146,7 @@ fn run_experiment(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     if args.dry_run {
         return points(&plan, context);
     }
+    end_with_what_was_started()?;
     let mut teller = Teller::new(args.out.as_deref(), context)?;
     let measured = instrument.run(&plan, &mut teller).map_err(CliError::Output)?;
     teller.bar.finish_and_clear();
@@ -156,6 +162,22 @@ fn run_experiment(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
         return Err(CliError::failed(Exit::Failed, message));
     }
     Ok(Exit::Done)
+}
+
+/// From here on a signal ends the system that is measured too, and then this process, as the signal would have.
+fn end_with_what_was_started() -> Result<(), CliError> {
+    let failed =
+        |error: io::Error| CliError::failed(Exit::Failed, format!("could not listen for signals: {error}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let end = move || {
+        if let Some(signal) = signals.forever().next() {
+            system::kill_all();
+            // It returns where the signal's own way to end a process can't be taken.
+            let _ended = emulate_default_handler(signal);
+            std::process::exit(128 + signal);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(end).map(drop).map_err(failed)
 }
 
 /// What would be measured.

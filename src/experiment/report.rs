@@ -171,6 +171,7 @@ fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
         };
         let speedup =
             measured.points.first().zip(measured.points.last()).map_or(1.0, |(first, last)| last.1 / first.1);
+        let measured = Series { name: "measured".to_owned(), ..measured };
         let svg = lines(&axis, "records a second", &[measured, fitted]).map_err(|_| fmt::Error)?;
         write!(
             page,

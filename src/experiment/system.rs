@@ -167,6 +167,21 @@ impl Drop for Running {
     }
 }
 
+/// SIGKILL to whatever this process has started and what that has started: for when it is told to end itself. A system left behind would
+/// take its share of the machine from all that is measured after it.
+pub fn kill_all() {
+    let own = std::process::id();
+    // Once more, for what was being started meanwhile.
+    for _ in 0..2 {
+        let started: Vec<String> =
+            cpu::tree(own).iter().filter(|id| **id != own).map(ToString::to_string).collect();
+        if !started.is_empty() {
+            // It fails for those that have ended meanwhile.
+            let _ended = Command::new("kill").arg("-KILL").args(started).stderr(Stdio::null()).status();
+        }
+    }
+}
+
 /// How the engine is started.
 fn engine(program: &Path, under: Option<&str>, setup: &Setup, world: &World, port: u16) -> Command {
     let mut command = match under.map(str::split_whitespace) {

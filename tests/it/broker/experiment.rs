@@ -1,8 +1,12 @@
 //! An experiment on the real broker, by the binary: its figures, its page, and itself beside itself.
 
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use tidemill::experiment::cpu;
+
+use super::wait::until;
 
 fn tidemill(words: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tidemill"))
@@ -67,4 +71,35 @@ fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
     }
     assert_eq!(figures["results"], 3000.0);
     assert!(figures["recovery_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+}
+
+#[test]
+fn an_experiment_that_is_told_to_end_leaves_no_system_behind() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("long.toml");
+    let experiment = "title = 'long'\nrepetitions = 1\n[fixed]\nmeasure = 'rate'\nrate = 10\nwarm_up = '60s'\nwindow = '60s'\n\
+                      model = 'mlp-16'\nfloor = false\ntopics.requests.partitions = 1\ntopics.results.partitions = 1\n";
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["bench", "run", &file.display().to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary can be run");
+    let engine = until("the engine to run", || {
+        let started = cpu::tree(bench.id());
+        started.into_iter().skip(1).find(|id| is_engine(*id))
+    });
+    let told = Command::new("kill").args(["-TERM", &bench.id().to_string()]).status();
+    assert!(told.expect("there is a kill").success());
+    let status = bench.wait().expect("it ends");
+    assert_eq!(status.signal(), Some(15), "{status}");
+    until("the engine to end", || (!is_engine(engine)).then_some(()));
+}
+
+/// Whether the process is an engine that has not ended.
+fn is_engine(process: u32) -> bool {
+    let words = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).nth(1) == Some(b"run")
 }

@@ -235,6 +235,18 @@ impl Settings {
         Ok(settings.0)
     }
 
+    /// Of who looks at the topic that a member reads: with the member's own rights, and in no group. What goes wrong is in the answers.
+    pub(super) fn looker(config: &KafkaConfig) -> Result<ClientConfig, BrokerError> {
+        let settings = Self::new(config, ClientKind::Consumer, &[])?
+            .unset("group.instance.id")
+            // Refused where it is shorter than a session, of which this client has none.
+            .unset("max.poll.interval.ms")
+            .set("enable.auto.commit", "false");
+        let mut client = settings.0;
+        client.set_log_level(RDKafkaLogLevel::Emerg);
+        Ok(client)
+    }
+
     /// Of who asks for the offsets that `group` has committed, without ever joining it. Of one that reads what is committed the broker
     /// makes the answer wait until no transaction with offsets of these partitions is open, so that it is the truth.
     pub(super) fn observer(
@@ -443,6 +455,20 @@ mod tests {
         assert_eq!(client.get("session.timeout.ms"), None);
         assert_eq!(client.get("heartbeat.interval.ms"), None);
         assert_eq!(client.get("partition.assignment.strategy"), None);
+    }
+
+    #[test]
+    fn who_looks_at_a_topic_has_the_rights_of_the_member_and_is_none() {
+        let mut config = KafkaConfig::new("broker:9092");
+        for (name, value) in
+            [("sasl.username", "mill"), ("group.instance.id", "box-7"), ("max.poll.interval.ms", "10000")]
+        {
+            config.consumer.insert(name.to_owned(), value.to_owned());
+        }
+        let client = Settings::looker(&config).unwrap();
+        assert_eq!(client.get("sasl.username"), Some("mill"));
+        assert_eq!(["group.id", "group.instance.id"].map(|name| client.get(name)), [None, None]);
+        super::super::look::Looker::new(&config, &std::sync::Arc::default()).map(drop).unwrap();
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) struct Looker {
 
 impl Looker {
     pub(super) fn new(config: &KafkaConfig, topic: &Arc<CString>) -> Result<Self, BrokerError> {
-        let client = BaseConsumer::from_config_and_context(&Settings::admin(config)?, ReaderContext)
+        let client = BaseConsumer::from_config_and_context(&Settings::looker(config)?, ReaderContext)
             .map_err(|error| error::of(LOOK, &error))?;
         Ok(Self { client: Arc::new(client), topic: Arc::clone(topic) })
     }

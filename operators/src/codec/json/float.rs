@@ -6,7 +6,8 @@
 //!       └──────▶ read       one number of any kind
 //! ```
 //!
-//! The digits of a short number are read eight at a time into a decimal mantissa, which is divided by a power of ten. Where both are
+//! Most numbers take no more than eight bytes with the comma, and are read at one look; of those that don't, the digits are read eight at a
+//! time. Either way they become a decimal mantissa, which is divided by a power of ten. Where both are
 //! exact as `f64`, the division rounds once and is exact. Where the mantissa is too large, as in `0.10000000149011612`, two roundings
 //! leave the quotient a few units of the last place off at most: if everything so near narrows to the same `f32`, that is the value.
 //! What is left goes to the standard library.
@@ -64,8 +65,7 @@ pub(super) fn read_all(bytes: &[u8], mut at: usize, values: &mut Vec<f32>) -> Re
 fn read_run(bytes: &[u8], values: &mut Vec<f32>) -> usize {
     let mut rest = bytes;
     while let Some(window) = rest.first_chunk()
-        && let Some(length) = find_comma(window)
-        && let Some(value) = read_short(window, length)
+        && let Some((value, length)) = read_word(window).or_else(|| read_window(window))
     {
         values.push(value);
         rest = &rest[length + 1..];
@@ -107,18 +107,43 @@ fn read(bytes: &[u8], start: usize) -> Result<(f32, usize), Fault> {
     Ok((narrow(number.parse().expect("every number of JSON is one of Rust")), end))
 }
 
+/// The number that begins the window and its length, if it and the comma after it are in the first eight bytes, and it is one digit, a
+/// dot and up to five more: as most are of which four decimals were written. The digits are spelled at once, without the dot.
+#[inline]
+fn read_word(window: &[u8; WINDOW]) -> Option<(f32, usize)> {
+    let all = word(window, 0);
+    let length = comma(all)?;
+    let negative = usize::from(window[0] == b'-');
+    let number = all >> (8 * negative);
+    let decimals = length.checked_sub(negative + 2).filter(|decimals| *decimals > 0)?;
+    if number >> 8 & 0xff != u64::from(b'.') {
+        return None;
+    }
+    let mantissa = spell((number & 0xff) | (number >> 16 << 8), decimals + 1)?;
+    let magnitude = divide(mantissa, decimals)?;
+    Some((if negative == 1 { -magnitude } else { magnitude }, length))
+}
+
+/// The number that begins the window and its length, if it is short.
+#[inline]
+fn read_window(window: &[u8; WINDOW]) -> Option<(f32, usize)> {
+    let length = find_comma(window)?;
+    Some((read_short(window, length)?, length))
+}
+
 /// The place of the first comma, if it is one of the first 24.
 #[inline]
 fn find_comma(window: &[u8; WINDOW]) -> Option<usize> {
-    for start in [0, 8, 16] {
-        // A byte is zero where a comma was. The lowest such byte is the lowest to get its highest bit here.
-        let others = word(window, start) ^ (EACH * u64::from(b','));
-        let commas = others.wrapping_sub(EACH) & !others & (EACH * 0x80);
-        if commas != 0 {
-            return Some(start + (commas.trailing_zeros() / 8) as usize);
-        }
-    }
-    None
+    [0, 8, 16].into_iter().find_map(|start| Some(start + comma(word(window, start))?))
+}
+
+/// The place of the first comma in eight bytes.
+#[inline]
+fn comma(bytes: u64) -> Option<usize> {
+    // A byte is zero where a comma was. The lowest such byte is the lowest to get its highest bit here.
+    let others = bytes ^ (EACH * u64::from(b','));
+    let commas = others.wrapping_sub(EACH) & !others & (EACH * 0x80);
+    (commas != 0).then(|| (commas.trailing_zeros() / 8) as usize)
 }
 
 /// The number that takes the first `length` bytes, if it is short: one digit, a dot and up to 18 digits, or up to 8 digits without a
@@ -136,10 +161,10 @@ fn read_short(window: &[u8; WINDOW], length: usize) -> Option<f32> {
         // One to eight digits first, so that whatever is left are eights.
         let count = (decimals - 1) % 8 + 1;
         let mut at = negative + 2;
-        let mut mantissa = whole * SHIFTS[count] + spell(window, at, count)?;
+        let mut mantissa = whole * SHIFTS[count] + spell(word(window, at), count)?;
         at += count;
         while at < length {
-            mantissa = mantissa * SHIFTS[8] + spell(window, at, 8)?;
+            mantissa = mantissa * SHIFTS[8] + spell(word(window, at), 8)?;
             at += 8;
         }
         divide(mantissa, decimals)?
@@ -148,18 +173,18 @@ fn read_short(window: &[u8; WINDOW], length: usize) -> Option<f32> {
         if !(1..=8).contains(&digits) || (whole == 0 && digits > 1) {
             return None;
         }
-        divide(spell(window, negative, digits)?, 0)?
+        divide(spell(word(window, negative), digits)?, 0)?
     };
     Some(if negative == 1 { -magnitude } else { magnitude })
 }
 
-/// The number that `count` characters from `at` on spell, one to eight of them; `None` if one is no digit.
+/// The number that the first `count` characters spell, one to eight of them; `None` if one is no digit.
 #[inline]
-fn spell(window: &[u8; WINDOW], at: usize, count: usize) -> Option<u64> {
+fn spell(characters: u64, count: usize) -> Option<u64> {
     const PAIRS: u64 = 0x0000_00ff_0000_00ff;
     // The first character is in the lowest byte. A digit becomes its value, and everything else 10 or more. Shifted up, the digits stand
     // where eight with leading zeros would.
-    let values = (word(window, at) ^ (EACH * u64::from(b'0'))) << (64 - 8 * count);
+    let values = (characters ^ (EACH * u64::from(b'0'))) << (64 - 8 * count);
     // What is 10 or more gets its highest bit set by adding 0x76, if it was not set already. A carry out of a byte is such a case.
     if (values.wrapping_add(EACH * 0x76) | values) & (EACH * 0x80) != 0 {
         return None;

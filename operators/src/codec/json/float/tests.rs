@@ -77,7 +77,28 @@ proptest! {
         let number = text.iter().try_fold(0, |number, digit| {
             digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
         });
-        prop_assert_eq!(spell(&window, 3, count), number);
+        prop_assert_eq!(spell(word(&window, 3), count), number);
+    }
+
+    #[test]
+    fn short_numbers_are_read_to_the_bit(text in "-?[0-9]\\.[0-9]{1,6}") {
+        prop_assert_eq!(read_everywhere(&text), expected(&text));
+        let mut window = [b'9'; WINDOW];
+        window[..text.len()].copy_from_slice(text.as_bytes());
+        window[text.len()] = b',';
+        let read = read_word(&window).map(|(value, length)| (value.to_bits(), length));
+        prop_assert_eq!(read, (text.len() < 8).then(|| (expected(&text).unwrap(), text.len())));
+    }
+
+    #[test]
+    fn what_eight_bytes_say_the_window_says_too(start in "[-.0-9, ]{8}", rest: [u8; 24]) {
+        let mut window = [0; WINDOW];
+        window[..8].copy_from_slice(start.as_bytes());
+        window[8..].copy_from_slice(&rest);
+        let bits = |read: Option<(f32, usize)>| read.map(|(value, length)| (value.to_bits(), length));
+        if let Some(read) = bits(read_word(&window)) {
+            prop_assert_eq!(Some(read), bits(read_window(&window)));
+        }
     }
 
     #[test]
