@@ -93,6 +93,7 @@ pub fn drain_killed(setup: &Setup, world: &World, requests: u64) -> Result<Drain
 /// How far a group is, by what it has committed; or, of one that commits nothing, by how many outcomes there are.
 pub struct Done {
     group: Raw,
+    reader: Raw,
     requests: (String, i32),
     outcomes: [(String, i32); 2],
 }
@@ -107,7 +108,8 @@ impl Done {
         let topics = &world.config.topics;
         let named = |topic: &TopicSpec| (topic.name.clone(), topic.partitions);
         Ok(Self {
-            group: Raw::new(&world.config, &world.config.kafka.group)?,
+            group: Raw::of_offsets(&world.config, &world.config.kafka.group)?,
+            reader: Raw::new(&world.config, &format!("{}-outcomes", world.name))?,
             requests: named(&topics.requests),
             outcomes: [named(&topics.results), named(&topics.dlq)],
         })
@@ -124,7 +126,7 @@ impl Done {
     }
 
     fn outcomes(&self) -> Result<u64, Failure> {
-        let of_topic = |(topic, partitions): &(String, i32)| self.group.ends(topic, *partitions);
+        let of_topic = |(topic, partitions): &(String, i32)| self.reader.ends(topic, *partitions);
         self.outcomes.iter().map(of_topic).sum()
     }
 

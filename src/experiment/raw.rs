@@ -26,6 +26,20 @@ impl Raw {
     ///
     /// If the properties can't be used.
     pub fn new(config: &Config, group: &str) -> Result<Self, Failure> {
+        Self::with_isolation(config, group, "read_committed")
+    }
+
+    /// Who asks what a group has committed, and has the answer at once: to one that reads what is committed the broker gives none while a
+    /// transaction is open that may change it, as one of a system that was killed is until it times out.
+    ///
+    /// # Errors
+    ///
+    /// If the properties can't be used.
+    pub fn of_offsets(config: &Config, group: &str) -> Result<Self, Failure> {
+        Self::with_isolation(config, group, "read_uncommitted")
+    }
+
+    fn with_isolation(config: &Config, group: &str, isolation: &str) -> Result<Self, Failure> {
         #[expect(
             clippy::disallowed_methods,
             reason = "what the engine is compared with shares no code with it"
@@ -38,7 +52,7 @@ impl Raw {
         client.remove("group.instance.id");
         client.set("bootstrap.servers", &config.kafka.bootstrap_servers).set("group.id", group);
         client.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
-        client.set("isolation.level", "read_committed").set("auto.offset.reset", "error");
+        client.set("isolation.level", isolation).set("auto.offset.reset", "error");
         Ok(Self { consumer: BaseConsumer::from_config(&client)? })
     }
 
