@@ -43,6 +43,9 @@ pub struct Holding {
 /// own.
 const SETTLE: (usize, Duration) = (256, Duration::from_secs(1));
 
+/// So many outcomes have room between two offers; what a straggler held up may be many times as much, and is rare.
+const READY_KEPT: usize = 256;
+
 impl Holding {
     /// Takes a lease up, whose outcomes are committed in this order. Its queue may hold records already.
     pub fn new(grant: Grant, order: CommitOrder) -> Self {
@@ -171,6 +174,7 @@ impl Holding {
         }
         self.offered = frontier;
         outbox.offer(self.lease, &self.account, frontier, self.ready.drain(..));
+        self.ready.shrink_to(READY_KEPT);
         true
     }
 
