@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help demo test chaos check bench budget experiment peers models reference doctor
+.PHONY: help demo test chaos check bench budget experiment peers capacity-proof models reference doctor
 
 export FEATURES
 features := $(if $(FEATURES),--features $(FEATURES))
@@ -22,6 +22,7 @@ help:
 	@echo 'make budget              allocations and instructions of the hot path, beside what is on record; ARGS=--record writes them there'
 	@echo 'make experiment FILE=experiments/quick.toml   an experiment on a real broker; ARGS may be --html FILE --out FILE'
 	@echo 'make peers               the same job by others, side by side; ends with a table and target/peers/peers.json'
+	@echo 'make capacity-proof      what capacity analysis predicts beside what then happens, on a real broker; some 15 minutes'
 	@echo 'make models              make the ONNX models again'
 	@echo 'make reference           ask Python for the answers that the tests expect of real models; ARGS=--check only compares'
 	@echo 'make doctor              say what this machine lacks'
@@ -81,6 +82,12 @@ peers: doctor
 	@scripts/kafka.sh install
 	@cargo build --release --locked $(features) --bin tidemill
 	@$(ort); PEERS="$(PEERS)" scripts/kafka.sh run -- scripts/peers.sh $(ARGS)
+
+# ARGS may be --scenes N, --observe SECONDS, --drains N, --json FILE.
+capacity-proof: doctor
+	@scripts/kafka.sh install
+	@cargo bench --quiet --locked $(features) --bench capacity --no-run
+	@$(ort); scripts/kafka.sh run -- cargo bench --quiet --locked $(features) --bench capacity -- proof $(ARGS)
 
 # In a virtual environment below target/, because the packages are needed for nothing else.
 models:

@@ -43,8 +43,10 @@ use operators::dead_letter::Reason;
 use operators::lease::{NextOffset, Offset, Partition};
 
 pub use inputs::{Input, Inputs};
+pub(crate) use letter::letter_origin;
 pub use oracle::{Lookup, NoOracle, Oracle, OracleError, OrtOracle};
 pub use report::{AuditReport, Fault, FaultKind, Place};
+pub(crate) use result::{Told, told};
 
 use book::{Book, Entry, Numbers};
 use ends::Rules;
@@ -267,7 +269,7 @@ impl<'a> Audit<'a> {
         }
         let requests = (0..partitions[options.requests.as_str()]).map(Partition);
         let firsts = requests
-            .map(|partition| Ok((partition, admin.first(&options.requests, partition)?)))
+            .map(|partition| Ok((partition, Offset(admin.range(&options.requests, partition)?.first.0))))
             .collect::<Result<_, BrokerError>>()?;
         let letter_bytes_max = options.letter_bytes_max.unwrap_or(letter_bytes_max);
         Ok(Self {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod capacity;
 pub mod check;
 mod context;
 pub mod demo;
@@ -48,6 +49,7 @@ Examples:
   tidemill topics create                               make the four topics
   tidemill check                                       see what is in force and whether it can work
   tidemill run --set workers=4 --set models.path=/srv/models
+  tidemill capacity                                    see what each partition could bear
   TIDEMILL__KAFKA__BOOTSTRAP_SERVERS=kafka:9092 tidemill run --config tidemill.toml";
 
 /// Exactly-once streaming inference: Kafka in, ONNX models, Kafka out.
@@ -103,6 +105,8 @@ enum Command {
     Check(check::Args),
     /// See what the models do by themselves, without a broker.
     Models(models::Args),
+    /// Say which partition will miss its objective, when, why, and what would mend it.
+    Capacity(capacity::Args),
     /// Carry out experiments on a real broker, and compare their figures.
     Bench(bench::Args),
 }
@@ -132,6 +136,7 @@ pub fn main(
     | Command::Audit(_)
     | Command::Topics(_)
     | Command::Models(_)
+    | Command::Capacity(_)
     | Command::Bench(_) = cli.command
     {
         // What these print is what people look at; `--set log.filter=info` shows the rest.
@@ -150,6 +155,7 @@ pub fn main(
         Command::Topics(args) => topics::run(&args, &context),
         Command::Check(args) => check::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
+        Command::Capacity(args) => capacity::run(&args, &context),
         Command::Bench(args) => bench::run(&args, &context),
     };
     done.unwrap_or_else(|error| error::report(error, json)).into()

@@ -9,6 +9,7 @@
 //! ```
 
 mod buckets;
+mod capacity;
 mod explain;
 mod fault;
 mod inputs;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
+pub use capacity::Capacity;
 pub use explain::{DEFAULT_TOML, Explained, Section, comment, markdown, sections};
 pub use fault::{Fault, Faults};
 pub use key::Key;

@@ -1,4 +1,4 @@
-//! `/metrics`, `/health/live` and `/health/ready`, on a thread of their own.
+//! `/metrics`, `/health/live`, `/health/ready` and `/capacity`, on a thread of their own.
 //!
 //! Whoever connects gets little: a bounded number of connections, each for a bounded time and a bounded number of bytes read. A probe
 //! or a scraper that keeps its connection open makes a new one when that time is over.
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 
+use crate::capacity::{Kept, setup_line, tick_line};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Connections at once; a further one waits.
@@ -70,7 +71,12 @@ impl Server {
     /// # Errors
     ///
     /// If the address can't be listened at.
-    pub fn start(address: &str, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Self, HttpError> {
+    pub fn start(
+        address: &str,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        capacity: Option<Arc<Kept>>,
+    ) -> Result<Self, HttpError> {
         let bind_error = |source| HttpError::Bind { address: address.to_owned(), source };
         let socket = TcpListener::bind(address).map_err(bind_error)?;
         socket.set_nonblocking(true).map_err(bind_error)?;
@@ -78,7 +84,7 @@ impl Server {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Start)?;
         let (stop, stopped) = watch::channel(false);
-        let router = router(metrics, health);
+        let router = router(metrics, health, capacity);
         let run = move || {
             if let Err(error) = runtime.block_on(serve(socket, router, stopped)) {
                 tracing::error!(%error, "the HTTP server ended");
@@ -136,14 +142,17 @@ async fn until_stopped(mut stopped: watch::Receiver<bool>) {
 struct Shown {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    capacity: Option<Arc<Kept>>,
 }
 
-fn router(metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
+fn router(metrics: Arc<Metrics>, health: Arc<Health>, capacity: Option<Arc<Kept>>) -> Router {
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
-        .with_state(Shown { metrics, health })
+        .route("/capacity", get(capacity_report))
+        .route("/capacity/ticks", get(capacity_ticks))
+        .with_state(Shown { metrics, health, capacity })
 }
 
 async fn metrics_page(State(shown): State<Shown>) -> Response {
@@ -156,6 +165,30 @@ async fn live(State(shown): State<Shown>) -> Response {
 
 async fn ready(State(shown): State<Shown>) -> Response {
     answer(&shown, "ready", shown.health.is_ready())
+}
+
+/// What was found last, as one object; before the first second is over there is nothing.
+async fn capacity_report(State(shown): State<Shown>) -> Response {
+    let Some(capacity) = shown.capacity else { return StatusCode::NOT_FOUND.into_response() };
+    match capacity.report() {
+        Some(report) => {
+            let text = serde_json::to_string(&*report).expect("it has texts for keys");
+            ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// What was seen after a moment, as a trace.
+async fn capacity_ticks(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Response {
+    let Some(capacity) = shown.capacity else { return StatusCode::NOT_FOUND.into_response() };
+    let query = query.unwrap_or_default();
+    let after = query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok());
+    let mut text = setup_line(capacity.setup());
+    for tick in capacity.ticks_after(after.unwrap_or(i64::MIN)) {
+        text.push_str(&tick_line(&tick));
+    }
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
 }
 
 /// One word if all is well; else each condition as a line of JSON.

@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod experiment;
+mod html;
 pub mod http;
 pub mod load;
 pub mod logging;
 pub mod metrics;
+mod plot;
 pub mod produce;
 pub mod request;
 pub mod runtime;

@@ -4,6 +4,7 @@
 //! else from enumerations. The page is in
 //! the text format of `OpenMetrics`, which Prometheus reads.
 
+mod capacity;
 mod collectors;
 mod devices;
 mod engine;
@@ -15,6 +16,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use dataflows::capacity::Gatherer;
+use operators::block::Block;
 use operators::catalog::{Catalog, Listing, ModelIndex};
 use operators::clock::Clock;
 use operators::dead_letter::{Reason, Stage};
@@ -28,11 +31,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use capacity::Capacity;
 use collectors::{Leases, Process, Readiness};
 use devices::{DeviceSeries, Devices};
 use engine::Engine;
 use histogram::{Histogram, ROWS, SECONDS};
 use tenants::Tenants;
+
+use crate::capacity::Kept;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,6 +55,9 @@ pub struct Metrics {
     tenants: Tenants,
     models: OnceLock<Models>,
     latency: Mutex<hdrhistogram::Histogram<u64>>,
+    /// Who is told too, to say what partitions could bear.
+    gatherer: OnceLock<Arc<Gatherer>>,
+    capacity: Arc<Capacity>,
 }
 
 /// Metrics with a series a model, or a worker.
@@ -158,10 +167,22 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&leases)));
         registry.register_collector(Box::new(Readiness(health)));
         registry.register_collector(Box::new(Process));
+        let capacity = Arc::new(Capacity::default());
+        registry.register_collector(Box::new(Arc::clone(&capacity)));
         let latency = hdrhistogram::Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3)
             .expect("an hour in microseconds fits three digits");
-        let (models, latency) = (OnceLock::new(), Mutex::new(latency));
-        Self { registry, leases, families, engine, tenants, models, latency }
+        let (models, latency, gatherer) = (OnceLock::new(), Mutex::new(latency), OnceLock::new());
+        Self { registry, leases, families, engine, tenants, models, latency, gatherer, capacity }
+    }
+
+    /// Tells `gatherer` too what it is told, from now on. Call it once, before the engine runs.
+    pub fn gather(&self, gatherer: Arc<Gatherer>) {
+        self.gatherer.get_or_init(|| gatherer);
+    }
+
+    /// Shows what is found of the capacity of partitions. Call it once.
+    pub fn show_capacity(&self, kept: Arc<Kept>) {
+        self.capacity.show(kept);
     }
 
     /// Makes the series of these models: call it once, before the engine runs. What is told of other models is left out.
@@ -319,22 +340,31 @@ impl Observer for Metrics {
         self.engine.polled_bytes.inc_by(count(bytes));
     }
 
+    fn decoded(&self, block: &Block) {
+        if let Some(gatherer) = self.gatherer.get() {
+            gatherer.decoded(block);
+        }
+    }
+
     fn batch(&self, batch: &BatchSeen<'_>) {
+        if let Some(gatherer) = self.gatherer.get() {
+            gatherer.batch(batch);
+        }
         let Some(series) = self.model(batch.model) else { return };
-        series.records.inc_by(count(batch.rows));
+        series.records.inc_by(count(batch.rows.len()));
         series.calls.inc_by(u64::from(batch.calls));
         series.padded.inc_by(batch.padded as u64);
         // What a broken device has given nothing for will be a batch when it works again.
-        if batch.rows > 0 {
-            series.batches[batch.closed.name()].observe(count(batch.rows));
+        if !batch.rows.is_empty() {
+            series.batches[batch.closed.name()].observe(count(batch.rows.len()));
             series.inference.observe(micros(batch.inference));
         }
-        series.queue.observe_all(batch.queue.iter().copied().map(micros));
-        series.latency.observe_all(batch.total.iter().copied().map(micros));
-        self.tenants.batch(batch.tenants, batch.total);
+        series.queue.observe_all(batch.rows.iter().map(|row| micros(row.queue)));
+        series.latency.observe_all(batch.rows.iter().map(|row| micros(row.total)));
+        self.tenants.batch(batch.rows);
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        for total in batch.total {
-            latency.saturating_record(micros(*total));
+        for row in batch.rows {
+            latency.saturating_record(micros(row.total));
         }
     }
 
@@ -344,6 +374,9 @@ impl Observer for Metrics {
     }
 
     fn cost(&self, model: ModelIndex, device: usize, cost: CostSeen) {
+        if let Some(gatherer) = self.gatherer.get() {
+            gatherer.cost(model, device, cost);
+        }
         if let Some(series) = self.model(model).and_then(|series| series.devices.get(&device)) {
             series.cost(cost);
         }
@@ -384,10 +417,16 @@ impl Observer for Metrics {
 
     fn lease(&self, lease: &LeaseSeen) {
         self.leases.seen(lease);
+        if let Some(gatherer) = self.gatherer.get() {
+            gatherer.lease(lease);
+        }
     }
 
     fn lease_ended(&self, partition: Partition) {
         self.leases.ended(partition);
+        if let Some(gatherer) = self.gatherer.get() {
+            gatherer.lease_ended(partition);
+        }
     }
 
     fn epoch_lag(&self, worker: usize, ticks: u64) {
@@ -465,111 +504,4 @@ impl Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-
-    use operators::clock::ManualClock;
-
-    use super::*;
-
-    fn metrics() -> Metrics {
-        let metrics = Metrics::new(Arc::new(ManualClock::new()), Arc::new(Health::new()));
-        let listing = |id: &str| Listing::Unavailable { id: id.to_owned(), reason: String::new() };
-        metrics.serve(&Catalog::new(vec![listing("a"), listing("b")]));
-        metrics
-    }
-
-    fn batch(metrics: &Metrics, model: u32, total: &[Duration]) {
-        metrics.batch(&BatchSeen {
-            model: ModelIndex(model),
-            id: ["a", "b"][model as usize],
-            closed: CloseReason::Full,
-            rows: total.len(),
-            calls: 1,
-            padded: 3,
-            inference: Duration::from_millis(3),
-            queue: total,
-            total,
-            tenants: &vec!["acme"; total.len()],
-        });
-    }
-
-    #[test]
-    fn a_try_of_a_broken_device_is_a_call_and_no_batch() {
-        let metrics = metrics();
-        batch(&metrics, 0, &[]);
-        assert_eq!(metrics.snapshot().batches, 0);
-        assert!(metrics.text().contains("tidemill_model_calls_total{model=\"a\"} 1"), "{}", metrics.text());
-        assert!(
-            metrics.text().contains("tidemill_padded_records_total{model=\"a\"} 3"),
-            "{}",
-            metrics.text()
-        );
-    }
-
-    #[test]
-    fn a_batch_is_counted_with_its_model() {
-        let metrics = metrics();
-        batch(&metrics, 1, &[Duration::from_millis(20); 3]);
-        let text = metrics.text();
-        for line in [
-            "tidemill_model_records_total{model=\"b\"} 3",
-            "tidemill_model_records_total{model=\"a\"} 0",
-            "tidemill_batch_records_count{model=\"b\",close_reason=\"full\"} 1",
-            "tidemill_latency_seconds_bucket{le=\"0.025\",model=\"b\"} 3",
-            "tidemill_inference_seconds_sum{model=\"b\"} 0.003",
-        ] {
-            assert!(text.contains(line), "{line} in {text}");
-        }
-    }
-
-    #[test]
-    fn a_model_that_is_not_in_the_catalog_makes_no_series() {
-        let metrics = metrics();
-        for id in ["x1", "x2", "x3"] {
-            metrics.dead_letter(Reason::UnknownModel, Stage::Route, Some(id));
-        }
-        metrics.dead_letter(Reason::WrongShape, Stage::Route, Some("a"));
-        let text = metrics.text();
-        assert!(!text.contains("x1"));
-        let unknown = "tidemill_dead_letters_total{model=\"\",reason=\"unknown_model\",stage=\"route\"} 3";
-        let known = "tidemill_dead_letters_total{model=\"a\",reason=\"wrong_shape\",stage=\"route\"} 1";
-        assert!(text.contains(unknown) && text.contains(known), "{text}");
-    }
-
-    #[test]
-    fn the_series_of_a_partition_end_with_its_lease() {
-        let metrics = metrics();
-        let lease = |partition| LeaseSeen {
-            partition: Partition(partition),
-            frontier: 8,
-            committed: 7,
-            end: Some(10),
-            in_flight: 1,
-            oldest_millis: Some(ManualClock::WALL_START_MICROS / 1_000 - 1_500),
-        };
-        metrics.lease(&lease(3));
-        metrics.lease(&lease(4));
-        let text = metrics.text();
-        assert!(text.contains("tidemill_lag_records{partition=\"3\"} 3\n"), "{text}");
-        assert!(text.contains("tidemill_lag_seconds{partition=\"4\"} 1.5\n"), "{text}");
-        metrics.lease_ended(Partition(3));
-        let text = metrics.text();
-        assert!(!text.contains("partition=\"3\"") && text.contains("partition=\"4\""), "{text}");
-    }
-
-    #[test]
-    fn a_snapshot_sums_up_a_run() {
-        let metrics = metrics();
-        metrics.polled(5, 500);
-        batch(&metrics, 0, &[Duration::from_millis(10); 3]);
-        batch(&metrics, 1, &[Duration::from_millis(90)]);
-        metrics.committed(4, Duration::from_millis(5));
-        metrics.aborted();
-        let seen = metrics.snapshot();
-        assert_eq!((seen.polled, seen.inferred, seen.batches, seen.calls), (5, 4, 2, 2));
-        assert_eq!((seen.committed, seen.commits, seen.aborts), (4, 1, 1));
-        assert!((seen.batch_size_mean() - 2.0).abs() < f64::EPSILON);
-        let near = |found: Duration, millis: u64| found.as_millis().abs_diff(u128::from(millis)) <= 1;
-        assert!(near(seen.p50, 10) && near(seen.p99, 90), "{seen:?}");
-    }
-}
+mod tests;

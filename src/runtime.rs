@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dataflows::capacity::{Gatherer, Setup};
 use dataflows::engine::{Engine, LOADING};
 use dataflows::inference::{InferenceConfig, Models};
 use operators::allowance::Allowances;
@@ -19,6 +20,7 @@ use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
 
+use crate::capacity::{Watch, configured, model_setup, retention};
 use crate::cli::{Candidate, CliError, Context, Exit};
 use crate::config::{self, Config, JournalFolder, OffsetsMissing, Order, ResultKey, batch_bytes_max};
 use crate::load::ModelRow;
@@ -41,6 +43,8 @@ pub struct Prepared {
     pub metrics: Arc<Metrics>,
     /// Whether it is ready.
     pub health: Arc<Health>,
+    /// Its watch over what its partitions could bear, for as long as this is kept.
+    pub watch: Option<Watch>,
 }
 
 /// Opens the models of the folder.
@@ -118,6 +122,7 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
     metrics.tell_apart(named, config.http_tenants_max);
     let topics = Topics::look(config, &*broker)?;
     let journal = journal(config, &models, context)?;
+    let watch = watch(config, context, &models.catalog, &topics.requests, &metrics)?;
     let engine = Engine {
         journal,
         config: inference_config(config, &topics),
@@ -128,7 +133,45 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
         clock: Arc::clone(&context.clock) as Arc<dyn Clock>,
         wrap_device: None,
     };
-    Ok(Prepared { engine, metrics, health })
+    Ok(Prepared { engine, metrics, health, watch })
+}
+
+/// What capacity analysis has to know of the engine.
+fn setup(config: &Config, catalog: &Catalog, requests: &TopicDescription) -> Setup {
+    let served = catalog.listings().iter().filter_map(|listing| match listing {
+        Listing::Served(served) => {
+            Some(model_setup(config, &served.id, served.batch, served.devices.clone()))
+        }
+        Listing::Unavailable { .. } => None,
+    });
+    Setup {
+        partitions: usize::try_from(requests.partitions).unwrap_or(0),
+        devices: catalog.devices(),
+        models: served.collect(),
+        ..configured(config, retention(requests))
+    }
+}
+
+/// The engine's watch over what its partitions could bear.
+fn watch(
+    config: &Config,
+    context: &Context,
+    catalog: &Catalog,
+    requests: &TopicDescription,
+    metrics: &Metrics,
+) -> Result<Option<Watch>, CliError> {
+    if !config.capacity.observe {
+        return Ok(None);
+    }
+    let setup = setup(config, catalog, requests);
+    let models = catalog.listings().iter().map(|listing| listing.id().to_owned()).collect();
+    let gatherer = Arc::new(Gatherer::new(models, config.capacity.keys_max));
+    metrics.gather(Arc::clone(&gatherer));
+    let clock = Arc::clone(&context.clock);
+    let watch = Watch::start(gatherer, setup, config.capacity.objective, config.capacity.span, clock)
+        .map_err(|error| CliError::failed(Exit::Failed, format!("could not start a thread: {error}")))?;
+    metrics.show_capacity(watch.kept());
+    Ok(Some(watch))
 }
 
 /// The crash journal of this process: one folder for each group and topic.

@@ -296,7 +296,7 @@ struct Notes {
 
 impl Observer for Notes {
     fn batch(&self, batch: &BatchSeen<'_>) {
-        let noted = (self.clock.now(), batch.rows);
+        let noted = (self.clock.now(), batch.rows.len());
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
     }
 }

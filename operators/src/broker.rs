@@ -56,10 +56,24 @@ pub trait Broker: Send + Sync {
     /// If the client could not be made.
     fn writer(&self) -> Result<Box<dyn Writer>, BrokerError>;
 
-    /// Reads one partition of a topic from its start, outside any group, up to what is its end (for `read_committed`: its last stable
-    /// offset) when it is called.
+    /// Reads one partition of a topic, outside any group, from an offset, or from its start where that is later, up to what is its end (for
+    /// `read_committed`: its last stable offset) when it is called.
     ///
     /// `each` sees every record in order; control records and, with `read_committed`, aborted ones are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the partition could not be read to that end.
+    fn read_from(
+        &self,
+        topic: &str,
+        partition: Partition,
+        from: Offset,
+        isolation: Isolation,
+        each: &mut dyn FnMut(LogRecord<'_>),
+    ) -> Result<NextOffset, BrokerError>;
+
+    /// The same, from its start.
     ///
     /// # Errors
     ///
@@ -70,7 +84,9 @@ pub trait Broker: Send + Sync {
         partition: Partition,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
-    ) -> Result<NextOffset, BrokerError>;
+    ) -> Result<NextOffset, BrokerError> {
+        self.read_from(topic, partition, Offset(0), isolation, each)
+    }
 }
 
 /// What a reader of a log sees of transactions.
@@ -205,12 +221,12 @@ pub trait Member: Send {
     fn leave(&mut self) -> Result<(), BrokerError>;
 }
 
-/// What a log holds for a `read_committed` reader.
+/// What a log holds, for a `read_committed` reader where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRange {
     /// Its first offset.
     pub first: NextOffset,
-    /// Its end: the last stable offset.
+    /// Its end: for such a reader the last stable offset.
     pub end: NextOffset,
 }
 
@@ -475,12 +491,20 @@ pub trait Admin: Send {
         partitions: &[Partition],
     ) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// The first offset in the log of a partition: everything before it was deleted.
+    /// What the log of a partition holds: its first offset, before which everything was deleted, and its end, open transactions included.
     ///
     /// # Errors
     ///
     /// If there is no such partition, or its leader did not answer.
-    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError>;
+    fn range(&mut self, topic: &str, partition: Partition) -> Result<LogRange, BrokerError>;
+
+    /// The first offset of a partition whose record's timestamp is no earlier than this one, in milliseconds since the Unix epoch; its end
+    /// where there is none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such partition, or its leader did not answer.
+    fn since(&mut self, topic: &str, partition: Partition, millis: i64) -> Result<Offset, BrokerError>;
 
     /// The broker's version or name, and where it was reached: for people.
     ///

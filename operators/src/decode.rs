@@ -139,6 +139,7 @@ impl DecodeParts {
             let small = |block: &&mut Block| block.original_bytes() < polled.records.payload_bytes() / 2;
             blocks.iter_mut().filter(small).for_each(Block::detach);
         }
+        blocks.iter().for_each(|block| self.letters.observer.decoded(block));
         Decoded { blocks, letters }
     }
 

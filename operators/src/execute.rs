@@ -29,7 +29,7 @@ use crate::device::{Batch, Executed, Left};
 use crate::journal::{Journal, Name};
 use crate::letters::Letters;
 use crate::model::{Backend, ModelFile, RunError};
-use crate::observe::{BatchSeen, Observer};
+use crate::observe::{BatchSeen, Observer, RowSeen};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
 use crate::tensor::Column;
@@ -123,29 +123,27 @@ impl Executor {
         };
         let left: Vec<Range<usize>> = isolation.left().collect();
         let Isolation { book, calls, .. } = isolation;
-        let (outcomes, Times { queue, total, tenants }) = book.close();
+        let (outcomes, seen) = book.close();
         if let Some((_, largest)) = outcomes.iter().max_by_key(|(_, outcomes)| outcomes.len()) {
             self.usual = largest.size();
         }
+        let took = self.parts.clock.now().since(started);
         self.parts.observer.batch(&BatchSeen {
             model: batch.model,
             id: &batch.served.id,
             closed: batch.closed,
-            rows: total.len(),
             calls: calls.count,
             padded: calls.padded,
             inference: calls.time,
-            queue: &queue,
-            total: &total,
-            tenants: &tenants,
+            took,
+            rows: &seen,
         });
         let left = broken.map(|RunError(reason)| {
             let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
             let closed = crate::observe::CloseReason::Retry;
             Left::Broken(Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
         });
-        let took = self.parts.clock.now().since(started);
-        let sample = (calls.count == 1 && left.is_none()).then_some(Sample { rows: total.len(), took });
+        let sample = (calls.count == 1 && left.is_none()).then_some(Sample { rows: seen.len(), took });
         Some(Executed { id: batch.id, outcomes, left, inference: calls.time, sample })
     }
 }
@@ -158,25 +156,15 @@ struct Book<'a> {
     started: Moment,
     outcomes: Vec<(u64, Outcomes)>,
     usual: Size,
-    times: Times<'a>,
-}
-
-/// How long each row took, as far as it has an outcome, and whose it is.
-struct Times<'a> {
-    queue: Vec<Duration>,
-    total: Vec<Duration>,
-    tenants: Vec<&'a str>,
+    /// What is told of the rows that have an outcome.
+    seen: Vec<RowSeen<'a>>,
 }
 
 impl<'a> Book<'a> {
     fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment, usual: Size) -> Self {
         let rows: Vec<_> = batch.each_row().collect();
-        let times = Times {
-            queue: Vec::with_capacity(rows.len()),
-            total: Vec::with_capacity(rows.len()),
-            tenants: Vec::with_capacity(rows.len()),
-        };
-        Self { parts, batch, rows, started, outcomes: Vec::new(), usual, times }
+        let seen = Vec::with_capacity(rows.len());
+        Self { parts, batch, rows, started, outcomes: Vec::new(), usual, seen }
     }
 
     /// The outcomes of one home worker and epoch.
@@ -194,9 +182,7 @@ impl<'a> Book<'a> {
     fn time(&mut self, block: &'a Block, row: usize, now: Moment) -> (Duration, Duration) {
         let polled_at = block.polled.polled_at;
         let (queue, total) = (self.started.since(polled_at), now.since(polled_at));
-        self.times.queue.push(queue);
-        self.times.total.push(total);
-        self.times.tenants.push(block.tenant_id(row));
+        self.seen.push(RowSeen { tenant: block.tenant_id(row), queue, total });
         (queue, total)
     }
 
@@ -290,9 +276,9 @@ impl<'a> Book<'a> {
         letters.write(self.page(block.home, epoch), &block.polled, block.rows[row].record as usize, &verdict);
     }
 
-    fn close(mut self) -> (Vec<(u64, Outcomes)>, Times<'a>) {
+    fn close(mut self) -> (Vec<(u64, Outcomes)>, Vec<RowSeen<'a>>) {
         self.outcomes.iter_mut().for_each(|(_, page)| page.fit());
-        (self.outcomes, self.times)
+        (self.outcomes, self.seen)
     }
 }
 

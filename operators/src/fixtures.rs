@@ -288,7 +288,7 @@ impl Observer for Recorder {
     }
 
     fn batch(&self, batch: &BatchSeen<'_>) {
-        self.seen.lock().unwrap().batches.push((batch.closed, batch.rows, batch.calls));
+        self.seen.lock().unwrap().batches.push((batch.closed, batch.rows.len(), batch.calls));
     }
 
     fn dead_letter(&self, reason: Reason, stage: Stage, _: Option<&str>) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::block::Block;
 use crate::catalog::ModelIndex;
 use crate::dead_letter::{Reason, Stage};
 use crate::lease::Partition;
@@ -11,6 +12,9 @@ use crate::lease::Partition;
 pub trait Observer: Send + Sync {
     /// Records were polled.
     fn polled(&self, _records: usize, _bytes: usize) {}
+
+    /// Rows of one model were decoded, on their way to its window.
+    fn decoded(&self, _block: &Block) {}
 
     /// A batch ran.
     fn batch(&self, _batch: &BatchSeen<'_>) {}
@@ -107,20 +111,27 @@ pub struct BatchSeen<'a> {
     pub id: &'a str,
     /// Why the window closed.
     pub closed: CloseReason,
-    /// Rows in it.
-    pub rows: usize,
     /// Calls of the model that it took: 1, unless a row had to be isolated.
     pub calls: u32,
     /// Rows that were computed in vain, to fill its calls up to the next [bucket](crate::model::Buckets).
     pub padded: usize,
     /// The time of the model's calls.
     pub inference: Duration,
-    /// From poll to the start of inference, a row each.
-    pub queue: &'a [Duration],
-    /// From poll to outcome, a row each.
-    pub total: &'a [Duration],
-    /// The tenants of the same rows.
-    pub tenants: &'a [&'a str],
+    /// The useful time of its executor: from its start to its outcomes.
+    pub took: Duration,
+    /// Its rows that have an outcome.
+    pub rows: &'a [RowSeen<'a>],
+}
+
+/// What is told of a row of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSeen<'a> {
+    /// Its tenant.
+    pub tenant: &'a str,
+    /// From poll to the start of inference.
+    pub queue: Duration,
+    /// From poll to outcome.
+    pub total: Duration,
 }
 
 /// What batches of a model are known to cost: `fixed + n * row` for `n` rows.

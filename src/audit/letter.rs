@@ -52,6 +52,11 @@ pub(super) fn origin(record: RecordView<'_>) -> Result<(String, Partition, Offse
     ))
 }
 
+/// The partition and offset that a record names as a letter's origin; nothing if it is none.
+pub(crate) fn letter_origin(record: RecordView<'_>) -> Option<(Partition, Offset)> {
+    origin(record).ok().map(|(_, partition, offset)| (partition, offset))
+}
+
 /// What a letter is checked for, besides its request.
 #[derive(Debug)]
 pub(super) struct Letters {

@@ -88,6 +88,39 @@ impl Body {
     }
 }
 
+/// What a result tells beside its output.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Told {
+    /// The partition of its request.
+    pub(crate) partition: Partition,
+    /// The offset of its request.
+    pub(crate) offset: Offset,
+    /// The model.
+    pub(crate) model: String,
+    /// Rows of its batch.
+    pub(crate) batch_size: i64,
+    /// The time of the model's run.
+    pub(crate) inference_ms: f64,
+    /// From poll to outcome.
+    pub(crate) latency_ms: f64,
+    /// When: the same of all rows of a batch.
+    pub(crate) inferred_at: String,
+}
+
+/// What a record tells as a result; nothing if it is none.
+pub(crate) fn told(record: RecordView<'_>) -> Option<Told> {
+    let (origin, body) = (Origin::read(record).ok()?, Body::read(record).ok()?);
+    Some(Told {
+        partition: origin.partition,
+        offset: origin.offset,
+        model: body.model_id,
+        batch_size: i64::try_from(body.batch_size).ok()?,
+        inference_ms: body.inference_ms,
+        latency_ms: body.latency_ms,
+        inferred_at: body.inferred_at,
+    })
+}
+
 /// What is wrong with a result of the request that `entry` is of; empty if nothing is.
 pub(super) fn complaints(record: LogRecord<'_>, entry: &Entry, expected: &mut Expected) -> Vec<String> {
     let body = match Body::read(record.record) {

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{CliError, Context, Exit};
+use crate::capacity::Watch;
 use crate::http::Server;
 use crate::runtime::{fault_error, prepare};
 
@@ -97,10 +98,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let server = config
         .http_address
         .as_deref()
-        .map(|address| Server::start(address, prepared.metrics.clone(), prepared.health.clone()))
+        .map(|address| {
+            let capacity = prepared.watch.as_ref().map(Watch::kept);
+            Server::start(address, prepared.metrics.clone(), prepared.health.clone(), capacity)
+        })
         .transpose()?;
     let ended = prepared.engine.run(&stop);
     drop(server);
+    drop(prepared.watch);
     let seen = prepared.metrics.snapshot();
     tracing::info!(
         committed = seen.committed,

@@ -10,6 +10,7 @@ use operators::model::InputOptions;
 use operators::model::onnx::BucketRule;
 use operators::share::Shares;
 
+use super::capacity::{Capacity, capacity};
 use super::fault::Fault;
 use super::key::Key;
 use super::models::{ModelOverrides, Models, models};
@@ -76,6 +77,8 @@ pub struct Config {
     pub http_address: Option<String>,
     /// How many tenants have metrics of their own.
     pub http_tenants_max: usize,
+    /// What capacity analysis goes by.
+    pub capacity: Capacity,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which levels are logged, by module.
@@ -389,6 +392,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         onnx: onnx(written.onnx, machine),
         http_address: written.http.address.0,
         http_tenants_max: usize::from(written.http.tenants_max),
+        capacity: capacity(&written.capacity),
         log_format: written.log.format,
         log_filter: written.log.filter,
     })

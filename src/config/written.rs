@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use super::buckets::BucketsFile;
+use super::capacity::CapacityFile;
 use super::inputs::{Axes, BatchAxis, Number};
 use super::secret::Property;
 use super::tenants::{TenantsFile, Weight};
@@ -37,6 +38,7 @@ pub(super) struct ConfigFile {
     pub(super) models: ModelsFile,
     pub(super) onnx: OnnxFile,
     pub(super) http: HttpFile,
+    pub(super) capacity: CapacityFile,
     pub(super) log: LogFile,
 }
 

@@ -1,21 +1,13 @@
 //! An experiment as a page that needs nothing else: what was found, in plots and a table, and where.
 
-mod plot;
-
 use std::fmt::{self, Write as _};
 
-use self::plot::{Series, bars, lines};
 use super::figures::{Measured, short};
 use super::floor::Floor;
 use super::scaling::Scaling;
 use super::summary::{COLUMNS, Row, rows};
-
-/// How the page looks.
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}\
-h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem}p{max-width:46rem}\
-.where{color:#666}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}\
-.wide{overflow-x:auto}th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\
-th:first-child,td:first-child{text-align:left}.bad{color:#b00020;font-weight:600}svg{max-width:100%;height:auto}";
+use crate::html::{begin, escape};
+use crate::plot::{Series, bars, lines};
 
 /// Figures that are plotted, with what the axis says.
 const PLOTTED: [(&str, &str); 5] = [
@@ -37,15 +29,7 @@ const PERCENTILES: [(&str, &str); 4] =
 pub fn page(title: &str, question: &str, measured: &[Measured]) -> Result<String, fmt::Error> {
     let rows = rows(measured);
     let mut page = String::new();
-    write!(
-        page,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>",
-        escape(title)
-    )?;
-    write!(
-        page,
-        "<meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>"
-    )?;
+    begin(&mut page, title)?;
     write!(page, "<h1>{}</h1><p>{}</p>", escape(title), escape(question))?;
     if let Some(one) = measured.first() {
         let machine = &one.machine;
@@ -218,10 +202,6 @@ fn table(page: &mut String, rows: &[Row]) -> fmt::Result {
     }
     page.push_str("</tbody></table></div>");
     Ok(())
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

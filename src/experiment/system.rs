@@ -96,6 +96,11 @@ impl Running {
         Ok(Self { process: child.id(), child, port: None })
     }
 
+    /// Where the engine tells of itself, if it is one.
+    pub fn address(&self) -> Option<String> {
+        self.port.map(|port| format!("127.0.0.1:{port}"))
+    }
+
     /// # Errors
     ///
     /// If it has ended.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
+use operators::observe::RowSeen;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -88,14 +88,14 @@ impl Tenants {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
-    /// Rows of these tenants had their outcomes after so long; a tenant a row. In a batch nearly every row is of another tenant than the one
-    /// before it, so each is counted by itself: one search and three additions.
-    pub(super) fn batch(&self, tenants: &[&str], total: &[Duration]) {
+    /// Rows had their outcomes. In a batch nearly every row is of another tenant than the one before it, so each is counted by itself: one
+    /// search and three additions.
+    pub(super) fn batch(&self, rows: &[RowSeen<'_>]) {
         self.with(|told, families| {
-            for (tenant, total) in tenants.iter().zip(total) {
-                let series = told.series(tenant, families);
+            for row in rows {
+                let series = told.series(row.tenant, families);
                 series.records.inc();
-                series.latency.observe(micros(*total));
+                series.latency.observe(micros(row.total));
             }
         });
     }
@@ -148,6 +148,8 @@ impl Families {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prometheus_client::encoding::text;
 
     use super::*;
@@ -165,8 +167,10 @@ mod tests {
     #[test]
     fn rows_are_counted_for_their_tenants_and_those_beyond_the_bound_together() {
         let page = page(&["named"], 2, |tenants| {
-            let total = [1, 2, 3, 4, 5].map(Duration::from_millis);
-            tenants.batch(&["first", "first", "second", &"x".repeat(65), "named"], &total);
+            let long = "x".repeat(65);
+            let total = Duration::from_millis(1);
+            let row = |tenant| RowSeen { tenant, queue: total, total };
+            tenants.batch(&["first", "first", "second", &long, "named"].map(row));
             tenants.parked("second", 5);
             tenants.parked("third", -2);
             tenants.over_quota("first", 7);

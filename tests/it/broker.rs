@@ -2,6 +2,7 @@
 //! after each the audit. `make test` brings the broker and ONNX Runtime; without them these fail.
 
 mod at_least_once;
+mod capacity;
 mod crash;
 mod engine;
 mod experiment;

@@ -10,7 +10,7 @@ use assert_cmd::Command;
 const NOWHERE: &str = "127.0.0.1:1";
 
 /// The binary in an empty folder, with nothing of ours in its environment.
-fn tidemill(folder: &Path) -> Command {
+pub(crate) fn tidemill(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEMILL__"))
     {
@@ -29,7 +29,7 @@ fn check(folder: &Path) -> Command {
 }
 
 /// Exit code, stdout and stderr.
-fn run(mut command: Command) -> (i32, String, String) {
+pub(crate) fn run(mut command: Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -43,7 +43,7 @@ fn setting(report: &str, key: &str) -> (String, String) {
     (setting["value"].as_str().unwrap().to_owned(), setting["layer"].as_str().unwrap().to_owned())
 }
 
-fn folder(config: &str) -> tempfile::TempDir {
+pub(crate) fn folder(config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     if !config.is_empty() {
         std::fs::write(folder.path().join("tidemill.toml"), config).unwrap();
@@ -58,7 +58,18 @@ fn help_is_on_stdout_and_names_commands_examples_and_exit_codes() {
     command.arg("--help");
     let (code, stdout, stderr) = run(command);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for part in ["run", "demo", "produce", "audit", "topics", "check", "Examples:", "Exit codes:", "  14  "] {
+    for part in [
+        "run",
+        "demo",
+        "produce",
+        "audit",
+        "topics",
+        "check",
+        "capacity",
+        "Examples:",
+        "Exit codes:",
+        "  14  ",
+    ] {
         assert!(stdout.contains(part), "{part} in {stdout}");
     }
 }

@@ -14,7 +14,7 @@ use operators::health::Health;
 use operators::lease::Partition;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
-use operators::observe::{BatchSeen, CloseReason, LeaseSeen, Observer};
+use operators::observe::{BatchSeen, CloseReason, LeaseSeen, Observer, RowSeen};
 use tidemill::metrics::Metrics;
 
 fn root() -> &'static Path {
@@ -66,18 +66,17 @@ fn metric_names() -> BTreeSet<String> {
     let metrics = Metrics::new(Arc::new(ManualClock::new()), Arc::clone(&health));
     metrics.serve(&catalog());
     metrics.tell_apart(std::iter::empty(), 1);
-    let second = [Duration::from_secs(1)];
+    let second = Duration::from_secs(1);
+    let row = RowSeen { tenant: "t", queue: second, total: second };
     metrics.batch(&BatchSeen {
         model: ModelIndex(0),
         id: "m",
         closed: CloseReason::Full,
-        rows: 1,
         calls: 1,
         padded: 3,
-        inference: second[0],
-        queue: &second,
-        total: &second,
-        tenants: &["t"],
+        inference: second,
+        took: second,
+        rows: &[row],
     });
     metrics.dead_letter(Reason::Undecodable, Stage::Decode, None);
     metrics.epoch_lag(0, 1);

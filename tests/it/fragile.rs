@@ -13,7 +13,7 @@ use operators::broker::{
     OffsetCommit, Ownership, PlainProducer, PollEnd, PollLimit, Polled, Producer, Queue, Waker, Writer,
 };
 use operators::clock::SystemClock;
-use operators::lease::{Lease, NextOffset, Partition};
+use operators::lease::{Lease, NextOffset, Offset, Partition};
 use operators::model::simulated::{SimulatedBackend, SimulatedModel};
 use operators::model::{Backend, Model, ModelError, ModelFile, RunError, Signature};
 use operators::records::{RecordView, Records};
@@ -196,14 +196,15 @@ impl Broker for FragileBroker {
     fn writer(&self) -> Result<Box<dyn Writer>, BrokerError> {
         self.inner.writer()
     }
-    fn read(
+    fn read_from(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
-        self.inner.read(topic, partition, isolation, each)
+        self.inner.read_from(topic, partition, from, isolation, each)
     }
 }
 

@@ -21,7 +21,7 @@ struct Served {
 fn served() -> Served {
     let health = Arc::new(Health::new());
     let metrics = Arc::new(Metrics::new(Arc::new(ManualClock::new()), Arc::clone(&health)));
-    let server = Server::start("127.0.0.1:0", Arc::clone(&metrics), Arc::clone(&health)).unwrap();
+    let server = Server::start("127.0.0.1:0", Arc::clone(&metrics), Arc::clone(&health), None).unwrap();
     Served { server, metrics, health }
 }
 
@@ -101,6 +101,6 @@ fn a_stopped_server_is_gone_also_while_a_connection_is_open() {
 fn an_address_in_use_is_refused_by_name() {
     let Served { server, metrics, health } = served();
     let taken = server.address().to_string();
-    let error = Server::start(&taken, metrics, health).unwrap_err();
+    let error = Server::start(&taken, metrics, health, None).unwrap_err();
     assert!(matches!(&error, HttpError::Bind { address, .. } if *address == taken), "{error}");
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "options of tests are written where they are used")]
 
 mod broker;
+mod capacity;
 mod chaos;
 mod cli;
 mod conformance;

@@ -114,11 +114,11 @@ def work(number: int, parent: int) -> None:
     app.run()
 
 
-def stop(processes: list) -> int:
-    """Waits for all of them; when one ends, the others are told to."""
+def stop(processes: list, told: list) -> int:
+    """Waits for all of them; when one ends by itself, the others are told to. A second signal would end one where it stands."""
     wait([process.sentinel for process in processes])
     for process in processes:
-        if process.is_alive():
+        if process.is_alive() and not told:
             process.terminate()
     for process in processes:
         process.join()
@@ -134,8 +134,16 @@ def main() -> int:
     processes = [context.Process(target=work, args=(number, os.getpid())) for number in range(count)]
     for process in processes:
         process.start()
-    signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in processes])
-    return stop(processes)
+    told = []
+
+    def tell(*_) -> None:
+        if not told:
+            told.append(True)
+            for process in processes:
+                process.terminate()
+
+    signal.signal(signal.SIGTERM, tell)
+    return stop(processes, told)
 
 
 if __name__ == "__main__":

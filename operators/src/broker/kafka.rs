@@ -38,7 +38,7 @@ pub use config::{ClientKind, GroupProtocol, KafkaConfig, refused_property};
 use self::config::Settings;
 use self::log::LogReader;
 use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, PlainProducer, Producer, Writer};
-use crate::lease::{NextOffset, Partition};
+use crate::lease::{NextOffset, Offset, Partition};
 
 /// A cluster of Apache Kafka.
 pub struct KafkaBroker {
@@ -91,15 +91,16 @@ impl Broker for KafkaBroker {
         Ok(Box::new(writer::KafkaWriter::new(&Settings::producer(&self.config, None)?)?))
     }
 
-    fn read(
+    fn read_from(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
         let reader = self.reader(isolation)?;
-        let end = reader.read(topic, partition, each)?;
+        let end = reader.read(topic, partition, from, each)?;
         // One that has failed is dropped.
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).push((isolation, reader));
         Ok(end)

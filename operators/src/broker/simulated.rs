@@ -297,13 +297,14 @@ impl Broker for SimulatedBroker {
         Ok(Box::new(SimulatedWriter::new(Arc::clone(&self.shared), self.process.message_bytes_max)))
     }
 
-    fn read(
+    fn read_from(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
-        tools::read(&self.shared, topic, partition, isolation, each)
+        tools::read(&self.shared, topic, partition, from, isolation, each)
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use operators::broker::{
-    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRecord, Member, PlainProducer, Producer,
-    RecordTime, TopicDescription, TopicSpec, Writer,
+    Admin, Broker, BrokerError, Class, Committed, Isolation, LogRange, LogRecord, Member, PlainProducer,
+    Producer, RecordTime, TopicDescription, TopicSpec, Writer,
 };
 use operators::lease::{NextOffset, Offset, Partition};
 use operators::records::Records;
@@ -245,14 +245,15 @@ impl Broker for World {
         Ok(Box::new(Describer { counts, config: self.config.clone(), firsts: self.firsts.clone() }))
     }
 
-    fn read(
+    fn read_from(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
-        assert_eq!(isolation, Isolation::ReadCommitted);
+        assert_eq!((isolation, from), (Isolation::ReadCommitted, Offset(0)));
         let topics = self.topics.lock().unwrap();
         let log = &topics[topic][usize::try_from(partition.0).unwrap()];
         for (&offset, record) in log {
@@ -295,8 +296,13 @@ impl Admin for Describer {
         Err(refused())
     }
 
-    fn first(&mut self, _topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
-        Ok(self.firsts.get(&partition).copied().unwrap_or(Offset(0)))
+    fn range(&mut self, _topic: &str, partition: Partition) -> Result<LogRange, BrokerError> {
+        let first = self.firsts.get(&partition).map_or(0, |first| first.0);
+        Ok(LogRange { first: NextOffset(first), end: NextOffset(i64::MAX) })
+    }
+
+    fn since(&mut self, _topic: &str, _partition: Partition, _millis: i64) -> Result<Offset, BrokerError> {
+        unreachable!("an audit is of all there is")
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {

@@ -43,7 +43,7 @@ impl Engine {
     }
 
     /// Where it serves metrics and health.
-    fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         let log = self.log();
         let line = log.lines().find(|line| line.contains("metrics and health are served"))?;
         line.split_once("address=")?.1.trim().parse().ok()

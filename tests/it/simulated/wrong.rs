@@ -14,7 +14,7 @@ use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::device::{Batch, Device, Executed};
 use operators::fault::Fault;
-use operators::lease::{NextOffset, Partition};
+use operators::lease::{NextOffset, Offset, Partition};
 use operators::records::{RecordView, Records};
 
 use super::world::{World, WorldOptions};
@@ -189,14 +189,15 @@ impl Broker for WrongBroker {
     fn writer(&self) -> Result<Box<dyn Writer>, BrokerError> {
         self.inner.writer()
     }
-    fn read(
+    fn read_from(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         isolation: Isolation,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
-        self.inner.read(topic, partition, isolation, each)
+        self.inner.read_from(topic, partition, from, isolation, each)
     }
 }
 

@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::{FromClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 use rdkafka_sys::types::RDKafkaRespErr;
 
 use super::config::{KafkaConfig, Settings};
+use super::log::ReaderContext;
 use super::{error, member, offsets};
-use crate::broker::{Admin, BrokerError, Committed, Isolation, TopicDescription, TopicSpec};
+use crate::broker::{Admin, BrokerError, Committed, Isolation, LogRange, TopicDescription, TopicSpec};
 use crate::clock::{Clock, SystemClock};
-use crate::lease::{Offset, Partition};
+use crate::lease::{NextOffset, Offset, Partition};
 
 /// An admin client on librdkafka.
 pub(super) struct KafkaAdmin {
@@ -135,11 +139,29 @@ impl Admin for KafkaAdmin {
         offsets::observed(OPERATION, &client, topic, partitions, member::ANSWER_MAX)
     }
 
-    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
+    fn range(&mut self, topic: &str, partition: Partition) -> Result<LogRange, BrokerError> {
         let client = self.client.inner();
         let range = client.fetch_watermarks(topic, partition.0, self.config.start_up_max);
-        let (first, _) = range.map_err(|error| error::of("read where a partition begins", &error))?;
-        Ok(Offset(first))
+        let (first, end) =
+            range.map_err(|error| error::of("read where a partition begins and ends", &error))?;
+        Ok(LogRange { first: NextOffset(first), end: NextOffset(end) })
+    }
+
+    fn since(&mut self, topic: &str, partition: Partition, millis: i64) -> Result<Offset, BrokerError> {
+        const OPERATION: &str = "find the offset of a time";
+        let client = Settings::reader(&self.config, Isolation::ReadUncommitted)?;
+        let failed = |error: KafkaError| error::of(OPERATION, &error);
+        let consumer = BaseConsumer::from_config_and_context(&client, ReaderContext).map_err(failed)?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(topic, partition.0, ListOffset::Offset(millis.max(0))).map_err(failed)?;
+        let found = consumer.offsets_for_times(asked, self.config.start_up_max).map_err(failed)?;
+        match found.elements().first().map(|element| (element.error(), element.offset())) {
+            Some((Ok(()), ListOffset::Offset(offset))) => Ok(Offset(offset)),
+            // No record is as late.
+            Some((Ok(()), _)) => Ok(Offset(self.range(topic, partition)?.end.0)),
+            Some((Err(error), _)) => Err(failed(error)),
+            None => Err(error::by_code(OPERATION, Code::UnknownPartition, "")),
+        }
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {

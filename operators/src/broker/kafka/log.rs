@@ -12,7 +12,7 @@ use super::config::{KafkaConfig, Settings};
 use super::{diagnostics, error, native};
 use crate::broker::{BrokerError, Class, Isolation, LogRecord};
 use crate::clock::{Clock, SystemClock};
-use crate::lease::{NextOffset, Partition};
+use crate::lease::{NextOffset, Offset, Partition};
 use crate::records::Records;
 
 const OPERATION: &str = "read a log";
@@ -46,11 +46,12 @@ impl LogReader {
         Ok(Self { consumer, silence_max: config.start_up_max })
     }
 
-    /// Reads a partition up to what is its end now; for `read_committed` that is its last stable offset.
+    /// Reads a partition from an offset up to what is its end now; for `read_committed` that is its last stable offset.
     pub(super) fn read(
         &self,
         topic: &str,
         partition: Partition,
+        from: Offset,
         each: &mut dyn FnMut(LogRecord<'_>),
     ) -> Result<NextOffset, BrokerError> {
         // Of a client that reads what is committed, the watermark is asked for with that isolation: it is the last stable offset.
@@ -58,6 +59,7 @@ impl LogReader {
             .consumer
             .fetch_watermarks(topic, partition.0, self.silence_max)
             .map_err(|error| error::of(OPERATION, &error))?;
+        let first = first.max(from.0);
         if first < end {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition.0, ListOffset::Offset(first))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{
-    Acknowledgement, Admin, BrokerError, Class, Committed, Isolation, LogRecord, PollEnd, PollLimit,
-    RecordTime, TopicDescription, TopicSpec, Writer,
+    Acknowledgement, Admin, BrokerError, Class, Committed, Isolation, LogRange, LogRecord, PollEnd,
+    PollLimit, RecordTime, TopicDescription, TopicSpec, Writer,
 };
 use crate::lease::{NextOffset, Offset, Partition};
 use crate::records::{RecordView, Records};
@@ -71,12 +71,24 @@ impl Admin for SimulatedAdmin {
         self.shared.step(|cluster| cluster.committed_by(group, topic, partitions))
     }
 
-    fn first(&mut self, topic: &str, partition: Partition) -> Result<Offset, BrokerError> {
-        const OPERATION: &str = "ask where a log begins";
+    fn range(&mut self, topic: &str, partition: Partition) -> Result<LogRange, BrokerError> {
+        const OPERATION: &str = "ask where a log begins and ends";
         self.shared.step(|cluster| {
             let log = cluster.log(topic, partition);
-            Ok(Offset(log.ok_or_else(|| unknown_partition(topic, partition, OPERATION))?.start()))
+            let log = log.ok_or_else(|| unknown_partition(topic, partition, OPERATION))?;
+            Ok(LogRange { first: NextOffset(log.start()), end: NextOffset(log.end()) })
         })
+    }
+
+    fn since(&mut self, topic: &str, partition: Partition, millis: i64) -> Result<Offset, BrokerError> {
+        let mut found = None;
+        let mut look = |record: LogRecord<'_>| {
+            if found.is_none() && record.timestamp.millis >= millis {
+                found = Some(record.offset);
+            }
+        };
+        let end = read(&self.shared, topic, partition, Offset(0), Isolation::ReadUncommitted, &mut look)?;
+        Ok(found.unwrap_or(Offset(end.0)))
     }
 
     fn identity(&mut self) -> Result<String, BrokerError> {
@@ -127,11 +139,12 @@ impl Writer for SimulatedWriter {
     }
 }
 
-/// Reads a partition up to what is its end now, a chunk at a time: `each` is called outside the lock, and may use the broker.
+/// Reads a partition from an offset up to what is its end now, a chunk at a time: `each` is called outside the lock, and may use the broker.
 pub(super) fn read(
     shared: &Shared,
     topic: &str,
     partition: Partition,
+    from: Offset,
     isolation: Isolation,
     each: &mut dyn FnMut(LogRecord<'_>),
 ) -> Result<NextOffset, BrokerError> {
@@ -139,7 +152,7 @@ pub(super) fn read(
     let missing = || unknown_partition(topic, partition, OPERATION);
     let end =
         shared.step(|cluster| Ok(cluster.log(topic, partition).ok_or_else(missing)?.end_for(isolation)))?;
-    let mut next = 0;
+    let mut next = from.0;
     loop {
         let mut records = Records::default();
         let mut places: Vec<(Offset, RecordTime)> = Vec::new();

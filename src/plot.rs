@@ -25,13 +25,13 @@ const FONT: (&str, i32) = ("sans-serif", 13);
 
 /// Points that belong together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Series {
+pub(crate) struct Series {
     /// What the legend says.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// In ascending order.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
     /// Whether it is a law rather than something that was measured: a line without points.
-    pub(super) is_law: bool,
+    pub(crate) is_law: bool,
 }
 
 /// Why a plot can't be drawn: only memory can be short.
@@ -42,7 +42,7 @@ type Drawn = Result<String, DrawingAreaErrorKind<std::io::Error>>;
 /// # Errors
 ///
 /// If it can't be drawn.
-pub(super) fn lines(x_name: &str, y_name: &str, series: &[Series]) -> Drawn {
+pub(crate) fn lines(x_name: &str, y_name: &str, series: &[Series]) -> Drawn {
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0_f64, f64::max);
     let (right, top) = (most(&mut all().map(|(x, _)| x)), most(&mut all().map(|(_, y)| y)));
@@ -97,7 +97,7 @@ pub(super) fn lines(x_name: &str, y_name: &str, series: &[Series]) -> Drawn {
 /// # Errors
 ///
 /// If it can't be drawn.
-pub(super) fn bars(x_name: &str, names: &[&str], rows: &[(String, Vec<f64>)]) -> Drawn {
+pub(crate) fn bars(x_name: &str, names: &[&str], rows: &[(String, Vec<f64>)]) -> Drawn {
     let longest = rows.iter().map(|(_, parts)| parts.iter().sum()).fold(0.0_f64, f64::max);
     let height = u32::try_from(rows.len()).unwrap_or(u32::MAX).saturating_mul(34).saturating_add(96);
     let mut text = String::new();

@@ -1,0 +1,287 @@
+//! Predictions beside what then happened.
+//!
+//! Each scene is observed for a while. Then a backlog is piled up in one partition after the other, and its rate and the time to drain it are
+//! compared with what was predicted of them before. At last the load is raised above what the devices bear: each partition that falls behind
+//! then has to be named, and with it the key with the most of its requests.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use dataflows::capacity::Report;
+use dataflows::capacity::verdict::Verdict;
+use serde_json::json;
+use tidemill::experiment::system::System;
+use tidemill::experiment::{Failure, Setup};
+
+use crate::drain::drain;
+use crate::scene::{RATE, Scene, Stage};
+use crate::traffic::Sent;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What is to come to rest before anything counts: the first batches open models, and a broker that has just started is slow.
+const SETTLE: Duration = Duration::from_secs(6);
+
+/// How long a drain is meant to take, in seconds.
+const DRAIN_SECONDS: f64 = 6.0;
+
+/// How far the load is raised above what was predicted of the devices.
+const OVERLOAD: f64 = 1.3;
+
+/// How long an overload lasts before it is looked who falls behind.
+const OVERLOAD_TIME: Duration = Duration::from_secs(20);
+
+/// A partition falls behind if its lag grew by this share of what was sent to it meanwhile.
+const BEHIND: f64 = 0.08;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Seconds of observation, at most 60
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(10..=60))]
+    observe: u64,
+    /// Partitions of each scene that a backlog is piled up in
+    #[arg(long, default_value_t = 3)]
+    drains: usize,
+    /// Only the first so many scenes
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    scenes: usize,
+}
+
+/// Three mixes: one model; two whose batches cost alike; three, of which one has small batches that cost more a row.
+const MIXES: [&[(&str, &[usize], usize)]; 3] = [
+    &[("mlp-16", &[16], 64)],
+    &[("mlp-16", &[16], 64), ("cnn-6x64", &[6, 64], 32)],
+    &[("mlp-16", &[16], 64), ("cnn-6x64", &[6, 64], 32), ("ffnn-784", &[784], 8)],
+];
+
+fn scenes() -> Vec<Scene> {
+    let mut scenes = Vec::new();
+    for (place, skew) in [0.8, 1.1, 1.4].into_iter().enumerate() {
+        for (number, mix) in MIXES.into_iter().enumerate() {
+            let bursts = (place + number) % 2 == 1;
+            scenes.push(Scene { skew, mix, bursts, seed: 100 + (place * 3 + number) as u64 });
+        }
+    }
+    scenes
+}
+
+/// A prediction and what happened.
+#[derive(Debug)]
+struct Outcome {
+    scene: String,
+    partition: i32,
+    rate: (f64, f64),
+    drain: (f64, f64),
+    within: bool,
+}
+
+impl Outcome {
+    fn rate_error(&self) -> f64 {
+        (self.rate.0 / self.rate.1 - 1.0).abs()
+    }
+
+    fn drain_error(&self) -> f64 {
+        (self.drain.0 / self.drain.1 - 1.0).abs()
+    }
+}
+
+/// Who was named, of those who fell behind; and who was named and did not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Named {
+    right: usize,
+    all: usize,
+    wrongly: usize,
+}
+
+pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
+    let bootstrap = std::env::var("TIDEMILL_BOOTSTRAP").ok().filter(|servers| !servers.is_empty());
+    let bootstrap = bootstrap.ok_or_else(|| {
+        Failure::Unexpected(
+            "there is no broker: `make capacity-proof`, or `scripts/kafka.sh run -- …`".to_owned(),
+        )
+    })?;
+    let setup = Setup {
+        system: System::Tidemill { program: env!("CARGO_BIN_EXE_tidemill").into(), under: None },
+        file: Some(format!("{ROOT}/tidemill.toml").into()),
+        sets: vec![format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")],
+    };
+    let (mut outcomes, mut named) = (Vec::new(), Named::default());
+    for scene in scenes().iter().take(args.scenes) {
+        println!("{}", scene.name());
+        play(args, &setup, scene, &mut outcomes, &mut named)?;
+    }
+    if let Some(path) = json {
+        write(path, &outcomes, named).map_err(|source| Failure::io("write the figures", source))?;
+    }
+    let median = |error: fn(&Outcome) -> f64| {
+        let mut errors: Vec<f64> = outcomes.iter().map(error).collect();
+        errors.sort_by(f64::total_cmp);
+        errors.get(errors.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let within = outcomes.iter().filter(|outcome| outcome.within).count();
+    println!(
+        "{} predictions, {within} rates within their interval; {} partitions named that did not fall behind",
+        outcomes.len(),
+        named.wrongly
+    );
+    println!(
+        "capacity: rate_error_median={:.3} drain_error_median={:.3} named={}/{}",
+        median(Outcome::rate_error),
+        median(Outcome::drain_error),
+        named.right,
+        named.all
+    );
+    Ok(())
+}
+
+fn play(
+    args: &Args,
+    setup: &Setup,
+    scene: &Scene,
+    outcomes: &mut Vec<Outcome>,
+    named: &mut Named,
+) -> Result<(), Failure> {
+    let stage = Stage::open(setup, scene)?;
+    let observed = Duration::from_secs(args.observe);
+    thread::sleep(SETTLE + observed);
+    let (_, report) = stage.look(observed)?;
+    for partition in chosen(&report, args.drains) {
+        outcomes.extend(predict(&stage, &report, scene, partition)?);
+        thread::sleep(Duration::from_secs(2));
+    }
+    let bears = report.total.rate_max.map_or(RATE, |rate| rate.value);
+    overload(&stage, bears * OVERLOAD, named)?;
+    stage.close()
+}
+
+/// The partition with the most records, that with the fewest, and some between.
+fn chosen(report: &Report, count: usize) -> Vec<i32> {
+    let mut partitions: Vec<(f64, i32)> = report
+        .partitions
+        .iter()
+        .filter(|partition| partition.rate_max.is_some() && partition.share > 0.01)
+        .map(|partition| (partition.share, partition.partition))
+        .collect();
+    partitions.sort_by(|left, right| right.0.total_cmp(&left.0));
+    let last = partitions.len().saturating_sub(1);
+    let places = (0..count.max(1)).map(|place| if count < 2 { 0 } else { place * last / (count - 1) });
+    let mut chosen: Vec<i32> =
+        places.filter_map(|place| partitions.get(place)).map(|(_, partition)| *partition).collect();
+    chosen.dedup();
+    chosen
+}
+
+fn predict(
+    stage: &Stage,
+    report: &Report,
+    scene: &Scene,
+    partition: i32,
+) -> Result<Option<Outcome>, Failure> {
+    let Some(found) = report.partitions.iter().find(|found| found.partition == partition) else {
+        return Ok(None);
+    };
+    let (Some(bears), Some(comes)) = (found.rate_max, found.arriving) else { return Ok(None) };
+    let spare = bears.value - comes.mean;
+    if spare <= 0.0 {
+        return Ok(None);
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests")]
+    let count = (spare * DRAIN_SECONDS) as u64;
+    let drained = drain(stage, partition, count, DRAIN_SECONDS)?;
+    #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+    let predicted = drained.backlog as f64 / spare;
+    let outcome = Outcome {
+        scene: scene.name(),
+        partition,
+        rate: (bears.value, drained.rate),
+        drain: (predicted, drained.seconds),
+        within: (bears.low..=bears.high).contains(&drained.rate),
+    };
+    println!(
+        "  partition {partition}: {:.0} a second predicted ({:.0} to {:.0}), {:.0} measured ({:+.1} %); drained in {:.1} s, {:.1} s measured",
+        bears.value,
+        bears.low,
+        bears.high,
+        drained.rate,
+        100.0 * (bears.value / drained.rate - 1.0),
+        predicted,
+        drained.seconds
+    );
+    Ok(Some(outcome))
+}
+
+fn overload(stage: &Stage, rate: f64, named: &mut Named) -> Result<(), Failure> {
+    stage.traffic.set_rate(rate);
+    thread::sleep(Duration::from_secs(3));
+    let (lags, sent) = (stage.lags()?, stage.target.sent());
+    thread::sleep(OVERLOAD_TIME);
+    let (_, report) = stage.look(OVERLOAD_TIME)?;
+    let (lags_after, sent_after) = (stage.lags()?, stage.target.sent());
+    for found in &report.partitions {
+        let place = usize::try_from(found.partition).unwrap_or(0);
+        let total = |sent: &Sent| sent.get(&found.partition).map_or(0, |keys| keys.values().sum::<u64>());
+        let (came, grew) = (total(&sent_after) - total(&sent), lags_after[place].saturating_sub(lags[place]));
+        #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+        let is_behind = came > 200 && grew as f64 > BEHIND * came as f64;
+        let is_named = matches!(found.finding.verdict, Verdict::Skewed | Verdict::Saturated);
+        let truth = hottest(&sent, &sent_after, found.partition);
+        let key =
+            found.hot_key.as_ref().map(|key| format!("{}|{}", key.tenant, key.model)).unwrap_or_default();
+        if is_behind {
+            named.all += 1;
+            let right = is_named && truth.contains(&key);
+            named.right += usize::from(right);
+            let wrong = if right { "" } else { ": WRONG" };
+            println!(
+                "  partition {} falls behind by {grew} of {came}: {}, {key}{wrong}",
+                found.partition,
+                found.finding.verdict.name()
+            );
+            if !right {
+                println!("    {}; its keys: {truth:?}", found.finding.evidence.join("; "));
+            }
+        } else if is_named && found.lag_growing.is_some_and(|mean| mean.mean > 0.0) {
+            named.wrongly += 1;
+            println!(
+                "  partition {} does not, by {grew} of {came}, and is named: {}",
+                found.partition,
+                found.finding.evidence.join("; ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The keys with the most requests of a partition in a time: several where none has clearly the most.
+fn hottest(before: &Sent, after: &Sent, partition: i32) -> Vec<String> {
+    let Some(keys) = after.get(&partition) else { return Vec::new() };
+    let earlier = |key: &String| before.get(&partition).and_then(|keys| keys.get(key)).copied().unwrap_or(0);
+    let mut counts: Vec<(u64, &String)> =
+        keys.iter().map(|(key, count)| (count - earlier(key), key)).collect();
+    counts.sort_by(|left, right| right.cmp(left));
+    let most = counts.first().map_or(0, |(count, _)| *count);
+    // What was sent in a time and what was done in it are not the same records: a tie is a tie within chance.
+    #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+    let near = |count: u64| count as f64 >= most as f64 - 3.0 * (most as f64).sqrt();
+    counts.into_iter().filter(|(count, _)| near(*count)).map(|(_, key)| key.clone()).collect()
+}
+
+fn write(path: &Path, outcomes: &[Outcome], named: Named) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    for outcome in outcomes {
+        let line = json!({
+            "scene": outcome.scene,
+            "partition": outcome.partition,
+            "rate_predicted": outcome.rate.0,
+            "rate": outcome.rate.1,
+            "drain_predicted": outcome.drain.0,
+            "drain": outcome.drain.1,
+            "within": outcome.within,
+        });
+        writeln!(file, "{line}")?;
+    }
+    writeln!(file, "{}", json!({ "named": named.right, "behind": named.all, "wrongly": named.wrongly }))
+}

@@ -1,0 +1,271 @@
+//! Gathers a running engine's own observations into ticks. Told once a batch and once a second, never once a record.
+//!
+//! It is bounded: so many keys of each partition are told apart, the most frequent ones ([`sketch`](super::sketch)).
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use operators::block::Block;
+use operators::catalog::ModelIndex;
+use operators::lease::Partition;
+use operators::observe::{BatchSeen, CloseReason, CostSeen, LeaseSeen};
+
+use super::sketch::Sketch;
+use super::sums::Line;
+use super::tick::{CellTick, Cost, ModelTick, PartitionTick, StageTick, Tick, bucket};
+
+/// The longest name of a tenant that is kept, in bytes; a longer one is cut, and still told apart.
+const NAME_MAX: usize = 64;
+
+/// Gathers what observers are told.
+#[derive(Debug)]
+pub struct Gatherer {
+    /// The ids of the models, by their places in the catalog.
+    models: Vec<String>,
+    keys_max: usize,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    since_millis: Option<i64>,
+    /// The keys of each partition, by model and the hash of their tenant.
+    cells: BTreeMap<Partition, Sketch<(ModelIndex, u64), String>>,
+    models: BTreeMap<ModelIndex, Model>,
+    costs: BTreeMap<(ModelIndex, usize), CostSeen>,
+    leases: BTreeMap<Partition, LeaseSeen>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    batches: Line,
+    full: i64,
+    latency: BTreeMap<u8, i64>,
+}
+
+/// A number for an id: comparing numbers is quicker than comparing texts, for each record. Two tenants of one number would be counted together.
+fn number(tenant: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(tenant.as_bytes());
+    hasher.finish()
+}
+
+fn name(tenant: &str) -> String {
+    tenant[..tenant.floor_char_boundary(NAME_MAX)].to_owned()
+}
+
+impl Gatherer {
+    /// One that tells `keys_max` keys of each partition apart; `models` are the ids of the catalog's models, in their order.
+    pub fn new(models: Vec<String>, keys_max: usize) -> Self {
+        Self { models, keys_max, seen: Mutex::default() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch ran.
+    pub fn batch(&self, batch: &BatchSeen<'_>) {
+        let rows = i64::try_from(batch.rows.len()).unwrap_or(i64::MAX);
+        if rows == 0 {
+            return;
+        }
+        let micros = i64::try_from(batch.took.as_micros()).unwrap_or(i64::MAX);
+        let seen = &mut *self.seen();
+        let model = seen.models.entry(batch.model).or_default();
+        // A batch that had to be isolated tells nothing of what batches cost, but its time is gone all the same.
+        model.batches.add(Line::point(rows, micros));
+        model.full += i64::from(batch.closed == CloseReason::Full);
+        for row in batch.rows {
+            let micros = u64::try_from(row.total.as_micros()).unwrap_or(u64::MAX);
+            *model.latency.entry(bucket(micros)).or_default() += 1;
+        }
+    }
+
+    /// Rows of a model were decoded. They are counted here and not with their outcomes: of a backlog, those come in the order in which tenants
+    /// have their turns, and not as the requests came.
+    pub fn decoded(&self, block: &Block) {
+        let seen = &mut *self.seen();
+        for row in 0..block.len() {
+            let (lease, _) = block.origin(row);
+            let tenant = block.tenant_id(row);
+            let bytes = block.polled.records.get(block.rows[row].record as usize).payload_bytes();
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            let sketch = seen.cells.entry(lease.partition).or_insert_with(|| Sketch::new(self.keys_max));
+            sketch.count((block.model, number(tenant)), || name(tenant), bytes);
+        }
+    }
+
+    /// What batches of a model are known to cost on a device.
+    pub fn cost(&self, model: ModelIndex, device: usize, cost: CostSeen) {
+        self.seen().costs.insert((model, device), cost);
+    }
+
+    /// The state of a lease.
+    pub fn lease(&self, lease: &LeaseSeen) {
+        self.seen().leases.insert(lease.partition, *lease);
+    }
+
+    /// A lease was released or lost.
+    pub fn lease_ended(&self, partition: Partition) {
+        self.seen().leases.remove(&partition);
+    }
+
+    /// What was seen since the last tick, up to this moment; `None` at the first, which only begins.
+    pub fn tick(&self, at_millis: i64, stages: Vec<StageTick>) -> Option<Tick> {
+        let (cells, models, costs, leases, since) = {
+            let seen = &mut *self.seen();
+            let since = seen.since_millis.replace(at_millis);
+            let cells: Vec<_> =
+                seen.cells.iter_mut().map(|(partition, sketch)| (*partition, sketch.take())).collect();
+            seen.cells.retain(|partition, _| seen.leases.contains_key(partition));
+            let models: Vec<_> =
+                seen.models.iter_mut().map(|(index, model)| (*index, std::mem::take(model))).collect();
+            (cells, models, seen.costs.clone(), seen.leases.clone(), since)
+        };
+        let id = |index: ModelIndex| self.models.get(index.0 as usize).cloned().unwrap_or_default();
+        let cells = cells.iter().flat_map(|(partition, cells)| {
+            cells.iter().map(|counted| CellTick {
+                partition: partition.0,
+                model: id(counted.key.0),
+                tenant: counted.name.clone(),
+                tally: counted.tally,
+            })
+        });
+        let cells = cells.collect();
+        let partitions = leases.values().map(partition_tick).collect();
+        let models = models
+            .into_iter()
+            .map(|(index, model)| {
+                let cost = costs.iter().find(|((of, _), _)| *of == index).map(|(_, cost)| micros(*cost));
+                let latency = model.latency.into_iter().collect();
+                ModelTick { model: id(index), batches: model.batches, full: model.full, latency, cost }
+            })
+            .collect();
+        let millis = (at_millis - since?).max(1);
+        Some(Tick { at_millis, millis, partitions, cells, models, stages })
+    }
+}
+
+fn partition_tick(lease: &LeaseSeen) -> PartitionTick {
+    PartitionTick {
+        partition: lease.partition.0,
+        end: lease.end,
+        committed: Some(lease.committed),
+        oldest_millis: lease.oldest_millis.filter(|millis| *millis >= 0),
+        in_flight: i64::try_from(lease.in_flight).unwrap_or(i64::MAX),
+    }
+}
+
+fn micros(cost: CostSeen) -> Cost {
+    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
+    Cost { fixed: micros(cost.fixed), row: micros(cost.row), efficient: cost.efficient }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use operators::block::Row;
+    use operators::broker::{Polled, RecordTime};
+    use operators::clock::Moment;
+    use operators::lease::{Lease, Offset, Term};
+    use operators::observe::RowSeen;
+
+    use super::super::sums::Tally;
+    use super::*;
+
+    fn gatherer(keys_max: usize) -> Gatherer {
+        Gatherer::new(vec![String::new(), "m".to_owned()], keys_max)
+    }
+
+    /// A block of these tenants' requests, each with ten bytes.
+    fn decoded(gatherer: &Gatherer, partition: i32, tenants: &[&str]) {
+        let mut polled = Polled { polled_at: Moment::START, ..Polled::default() };
+        let mut text = Vec::new();
+        let mut rows = Vec::new();
+        for (place, tenant) in (0..).zip(tenants) {
+            polled.records.push(Some(b"key"), Some(b"of 7 b."));
+            polled
+                .origins
+                .push((Lease { partition: Partition(partition), term: Term(1) }, Offset(place.into())));
+            polled.times.push(RecordTime { millis: 0, append: false });
+            let start = u32::try_from(text.len()).unwrap();
+            text.extend_from_slice(tenant.as_bytes());
+            let tenant_id = start..u32::try_from(text.len()).unwrap();
+            rows.push(Row { record: place, request_id: 0..0, tenant_id });
+        }
+        let block = Block::new(ModelIndex(1), 0, Vec::new(), Arc::new(polled));
+        gatherer.decoded(&Block { rows, text, ..block });
+    }
+
+    fn batch(gatherer: &Gatherer, rows: usize) {
+        let total = Duration::from_millis(5);
+        gatherer.batch(&BatchSeen {
+            model: ModelIndex(1),
+            id: "m",
+            closed: CloseReason::Full,
+            calls: 1,
+            padded: 0,
+            inference: Duration::from_millis(1),
+            took: Duration::from_millis(2),
+            rows: &vec![RowSeen { tenant: "a", queue: total, total }; rows],
+        });
+    }
+
+    #[test]
+    fn a_tick_has_what_was_seen_since_the_last_one() {
+        let gatherer = gatherer(10);
+        assert_eq!(gatherer.tick(1_000, Vec::new()), None);
+        let lease = LeaseSeen {
+            partition: Partition(7),
+            frontier: 5,
+            committed: 4,
+            end: Some(9),
+            in_flight: 1,
+            oldest_millis: Some(-1),
+        };
+        gatherer.lease(&lease);
+        decoded(&gatherer, 7, &["a", "b", "a"]);
+        decoded(&gatherer, 8, &[""]);
+        batch(&gatherer, 4);
+        let tick = gatherer.tick(2_000, Vec::new()).unwrap();
+        assert_eq!((tick.at_millis, tick.millis), (2_000, 1_000));
+        let state = PartitionTick {
+            partition: 7,
+            end: Some(9),
+            committed: Some(4),
+            oldest_millis: None,
+            in_flight: 1,
+        };
+        assert_eq!(tick.partitions, [state]);
+        let cell = |partition, tenant: &str, records| CellTick {
+            partition,
+            model: "m".to_owned(),
+            tenant: tenant.to_owned(),
+            tally: Tally { records, excess: 0, bytes: 10 * records },
+        };
+        assert_eq!(tick.cells, [cell(7, "a", 2), cell(7, "b", 1), cell(8, "", 1)]);
+        assert_eq!(tick.models[0].batches, Line::point(4, 2_000));
+        assert_eq!((tick.models[0].full, &tick.models[0].latency), (1, &vec![(bucket(5_000), 4)]));
+
+        gatherer.lease_ended(Partition(7));
+        let tick = gatherer.tick(3_000, Vec::new()).unwrap();
+        assert!(tick.cells.is_empty() && tick.partitions.is_empty() && tick.models[0].batches.n == 0);
+    }
+
+    #[test]
+    fn a_flood_of_names_takes_no_more_room_and_loses_no_record() {
+        let gatherer = gatherer(4);
+        gatherer.tick(0, Vec::new());
+        for number in 0..1_000 {
+            decoded(&gatherer, 0, &[&format!("{number}{}", "é".repeat(60)), "heavy"]);
+        }
+        let cells = gatherer.tick(1_000, Vec::new()).unwrap().cells;
+        assert_eq!((cells.len(), cells.iter().map(|cell| cell.tally.records).sum::<i64>()), (4, 2_000));
+        let heavy = cells.iter().find(|cell| cell.tenant == "heavy").unwrap();
+        assert!(heavy.tally.records - heavy.tally.excess <= 1_000 && heavy.tally.records >= 1_000);
+    }
+}
