@@ -38,13 +38,15 @@ const BESIDE: [Stage; 3] = [Stage::Client, Stage::Worker, Stage::Commit];
 /// How many tenants are listed.
 const TENANTS_LISTED: usize = 20;
 
-/// A growth of what comes is looked ahead with if it is this many errors from nothing, and for no longer than the span was, times this.
+/// A growth of what comes is looked ahead with if it is this many errors from nothing.
 const GROWTH_ERRORS: f64 = 3.0;
 
 /// Says what this ground says.
 pub fn analyse(basis: &Basis, objective: Objective) -> Report {
     let lanes = Lanes::new(basis);
-    let parts: Vec<Part> = (0..lanes.lanes.len()).map(|place| Part::new(basis, &lanes, place)).collect();
+    let used = lanes.used();
+    let parts: Vec<Part> =
+        (0..lanes.lanes.len()).map(|place| Part::new(basis, &lanes, place, used)).collect();
     let arriving = lanes.arriving();
     let growing: Vec<bool> = parts.iter().map(|part| part.signs(basis, arriving, &[]).is_growing()).collect();
     let growing = growing_by(&parts, &growing);
@@ -84,6 +86,8 @@ struct Part {
     rate_max: Option<f64>,
     rate_max_now: Option<f64>,
     hot: Option<Hot>,
+    /// The part of the devices that all partitions use.
+    used: f64,
 }
 
 struct Hot {
@@ -95,7 +99,7 @@ struct Hot {
 }
 
 impl Part {
-    fn new(basis: &Basis, lanes: &Lanes<'_>, place: usize) -> Self {
+    fn new(basis: &Basis, lanes: &Lanes<'_>, place: usize, used: f64) -> Self {
         let lane = &lanes.lanes[place];
         let (partition, arriving) = (lane.partition, lane.arriving);
         let state = basis.picture.partitions.get(&partition).copied().unwrap_or_default();
@@ -110,7 +114,7 @@ impl Part {
             Hot { cell, tally, share, rate_max: bears.map(|(rate, _)| rate), bounded }
         });
         let (rate_max, rate_max_now) = (rate_max(Filled::Full), rate_max(Filled::Now));
-        Self { partition, state, arriving, rate_max, rate_max_now, hot }
+        Self { partition, state, arriving, rate_max, rate_max_now, hot, used }
     }
 
     fn lag(&self) -> Option<i64> {
@@ -122,9 +126,9 @@ impl Part {
         if self.lag()? == 0 { Some(0.0) } else { oldest() }
     }
 
-    /// How long the oldest record has waited; where its time is not known, how long what waits takes to come again.
-    fn lag_seconds_or_guess(&self, at_millis: i64) -> f64 {
-        let guess = || self.lag().map_or(0.0, float) / self.arriving.max(1e-9);
+    /// How long the oldest record has waited; where its time is not known, how long what waits takes to come again, or to be committed.
+    fn lag_seconds_or_guess(&self, at_millis: i64, committing: f64) -> f64 {
+        let guess = || self.lag().map_or(0.0, float) / self.arriving.max(committing).max(1e-9);
         self.lag_seconds(at_millis).unwrap_or_else(guess)
     }
 
@@ -149,7 +153,7 @@ impl Part {
             .filter_map(|stage| Some((stage.name(), basis.useful(stage)?)))
             .max_by(|left, right| left.1.total_cmp(&right.1));
         let fill = self.hot.as_ref().and_then(|hot| basis.costs.get(&hot.cell.model));
-        Signs {
+        let seen = Signs {
             ticks: arrived.n.max(line(Series::Committed(self.partition)).n),
             seconds: basis.picture.recent.seconds(),
             span_seconds: basis.picture.seconds(),
@@ -159,7 +163,8 @@ impl Part {
             lag_growing: lag_growing(basis, self.partition).unwrap_or_default(),
             lag_growing_in_span: lag_slope(&basis.picture.sums.series, self.partition).unwrap_or_default(),
             lag: self.lag().unwrap_or(0),
-            lag_seconds: self.lag_seconds_or_guess(basis.picture.at_millis),
+            lag_seconds: self
+                .lag_seconds_or_guess(basis.picture.at_millis, rate(Series::Committed(self.partition)).mean),
             rate_max: self.rate_max,
             share: if all > 0.0 { self.arriving / all } else { 0.0 },
             even_share: 1.0 / whole(growing.len().max(1)),
@@ -170,7 +175,17 @@ impl Part {
             stage_used: stage,
             fill: fill.map(|cost| cost.rows_now / cost.rows_full.max(1.0)),
             bounded: self.hot.as_ref().is_some_and(|hot| hot.bounded),
-        }
+        };
+        if basis.is_case { self.imagined(basis, seen) } else { seen }
+    }
+
+    /// What would be seen if things were so: the lag that there is, and what would become of it.
+    fn imagined(&self, basis: &Basis, seen: Signs) -> Signs {
+        let Some(rate) = self.rate_max else { return seen };
+        let lag_growing = Mean { mean: self.arriving - rate, error: basis.error() * rate / 3.0 };
+        let committing = Mean { mean: self.arriving.min(rate), error: 0.0 };
+        let device_used = Some(self.used.min(1.0));
+        Signs { lag_growing, lag_growing_in_span: lag_growing, committing, device_used, ..seen }
     }
 
     fn report(

@@ -51,6 +51,8 @@ pub struct Basis {
     pub setup: Setup,
     /// What was seen.
     pub picture: Picture,
+    /// Whether it was changed: then what was seen of lags is not what would be seen.
+    pub is_case: bool,
     /// All arrivals are taken this many times.
     pub load: f64,
     /// What batches cost.
@@ -69,7 +71,7 @@ impl Basis {
         let arriving =
             arriving.filter_map(|partition| Some((*partition, arriving_at(&picture, *partition)?)));
         let arriving = arriving.collect();
-        Self { setup, picture, load: 1.0, costs, arriving }
+        Self { setup, picture, is_case: false, load: 1.0, costs, arriving }
     }
 
     /// What a series brought each second, lately.

@@ -114,16 +114,16 @@ impl Gatherer {
 
     /// What was seen since the last tick, up to this moment; `None` at the first, which only begins.
     pub fn tick(&self, at_millis: i64, stages: Vec<StageTick>) -> Option<Tick> {
-        let (cells, models, costs, leases, since) = {
+        let (mut cells, models, costs, leases, since) = {
             let seen = &mut *self.seen();
+            // Taken whole: what is in it is sorted and let go of while workers go on.
+            let (cells, models) = (std::mem::take(&mut seen.cells), std::mem::take(&mut seen.models));
             let since = seen.since_millis.replace(at_millis);
-            let cells: Vec<_> =
-                seen.cells.iter_mut().map(|(partition, sketch)| (*partition, sketch.take())).collect();
-            seen.cells.retain(|partition, _| seen.leases.contains_key(partition));
-            let models: Vec<_> =
-                seen.models.iter_mut().map(|(index, model)| (*index, std::mem::take(model))).collect();
+            // A model that rests is told of all the same.
+            seen.models = models.keys().map(|model| (*model, Model::default())).collect();
             (cells, models, seen.costs.clone(), seen.leases.clone(), since)
         };
+        let cells: Vec<_> = cells.iter_mut().map(|(partition, sketch)| (*partition, sketch.take())).collect();
         let id = |index: ModelIndex| self.models.get(index.0 as usize).cloned().unwrap_or_default();
         let cells = cells.iter().flat_map(|(partition, cells)| {
             cells.iter().map(|counted| CellTick {

@@ -105,6 +105,7 @@ impl WhatIf {
     ///
     /// If nothing is known of what it names.
     pub fn apply(&self, basis: &mut Basis) -> Result<(), WhatIfError> {
+        basis.is_case = true;
         match self {
             Self::Load(times) => basis.load *= times,
             Self::Executors(executors) => basis.setup.executors = *executors,

@@ -213,6 +213,14 @@ fn what_if_changes_one_thing() {
     let spread = bears(&["keys=spread"]).2;
     assert!(spread.partitions.iter().all(|partition| (partition.share - 0.5).abs() < 1e-9));
     assert!(bears(&["load=+150%"]).2.partitions.iter().any(|partition| partition.missed_in.is_some()));
+    let behind = basis(&[made(1_200, 940), made(1_200, 940)], 64);
+    let verdicts_if = |change: &str| {
+        let mut changed = behind.clone();
+        change.parse::<WhatIf>().unwrap().apply(&mut changed).unwrap();
+        verdicts(&analyse(&changed, Objective::default()))
+    };
+    assert_eq!(verdicts_if("load=+0%"), [Verdict::Saturated; 2]);
+    assert_eq!(verdicts_if("executors=3"), [Verdict::Ok; 2]);
     let mut changed = now.clone();
     assert!("model.m=other".parse::<WhatIf>().unwrap().apply(&mut changed).is_err());
     assert!("processes=-1".parse::<WhatIf>().unwrap().apply(&mut changed).is_err());
