@@ -40,10 +40,10 @@ const BEHIND: f64 = 0.08;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Seconds of observation, at most 60
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(10..=60))]
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(10..=60))]
     observe: u64,
     /// Partitions of each scene that a backlog is piled up in
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     drains: usize,
     /// Only the first so many scenes
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
