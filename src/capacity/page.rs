@@ -64,7 +64,7 @@ fn moment(millis: i64) -> String {
 
 fn summary(page: &mut String, report: &Report) -> fmt::Result {
     let total = &report.total;
-    let missing = report.partitions.iter().filter(|partition| partition.missed_in.is_some()).count();
+    let missing = report.missing().len();
     write!(
         page,
         "<p>{} requests a second come, {} are committed. ",
@@ -327,12 +327,7 @@ fn what_if(page: &mut String, report: &Report, cases: &[(String, Report)]) -> fm
     let now = ("now".to_owned(), report.clone());
     for (name, report) in [&now].into_iter().chain(cases) {
         let total = &report.total;
-        let missing: Vec<String> = report
-            .partitions
-            .iter()
-            .filter(|partition| partition.missed_in.is_some())
-            .map(|partition| partition.partition.to_string())
-            .collect();
+        let missing: Vec<String> = report.missing().iter().map(i32::to_string).collect();
         write!(
             page,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td></tr>",

@@ -105,7 +105,7 @@ fn head(out: &mut String, report: &Report) {
             total.lag
         ),
     );
-    let missing = report.partitions.iter().filter(|partition| partition.missed_in.is_some()).count();
+    let missing = report.missing().len();
     let objective = time(report.objective.lag_seconds_max);
     let horizon = time(report.objective.horizon_seconds);
     push(
@@ -231,12 +231,7 @@ pub fn what_if_table(now: &Report, others: &[(String, Report)]) -> String {
         let total = &report.total;
         let worst =
             report.partitions.iter().filter_map(|partition| partition.utilisation).fold(0.0, f64::max);
-        let missing: Vec<String> = report
-            .partitions
-            .iter()
-            .filter(|partition| partition.missed_in.is_some())
-            .map(|partition| partition.partition.to_string())
-            .collect();
+        let missing: Vec<String> = report.missing().iter().map(i32::to_string).collect();
         let missing = match missing.len() {
             0 => "none".to_owned(),
             1..=8 => missing.join(", "),

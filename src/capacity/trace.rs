@@ -108,7 +108,6 @@ mod tests {
                 model: "m".to_owned(),
                 // A batch of 64 rows that took an hour.
                 batches: Line::point(64, 3_600_000_000),
-                full: 1,
                 latency: vec![(9, 4)],
                 cost: None,
             }],

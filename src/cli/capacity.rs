@@ -225,8 +225,7 @@ impl Asked<'_> {
             }
             context.print(&text)?;
         }
-        let missed = report.partitions.iter().any(|partition| partition.missed_in.is_some());
-        Ok(if missed { Exit::Capacity } else { Exit::Done })
+        Ok(if report.missing().is_empty() { Exit::Done } else { Exit::Capacity })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use operators::block::Block;
 use operators::catalog::ModelIndex;
 use operators::lease::Partition;
-use operators::observe::{BatchSeen, CloseReason, CostSeen, LeaseSeen};
+use operators::observe::{BatchSeen, CostSeen, LeaseSeen};
 
 use super::sketch::Sketch;
 use super::sums::Line;
@@ -40,7 +40,6 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Model {
     batches: Line,
-    full: i64,
     latency: BTreeMap<u8, i64>,
 }
 
@@ -76,7 +75,6 @@ impl Gatherer {
         let model = seen.models.entry(batch.model).or_default();
         // A batch that had to be isolated tells nothing of what batches cost, but its time is gone all the same.
         model.batches.add(Line::point(rows, micros));
-        model.full += i64::from(batch.closed == CloseReason::Full);
         for row in batch.rows {
             let micros = u64::try_from(row.total.as_micros()).unwrap_or(u64::MAX);
             *model.latency.entry(bucket(micros)).or_default() += 1;
@@ -140,7 +138,7 @@ impl Gatherer {
             .map(|(index, model)| {
                 let cost = costs.iter().find(|((of, _), _)| *of == index).map(|(_, cost)| micros(*cost));
                 let latency = model.latency.into_iter().collect();
-                ModelTick { model: id(index), batches: model.batches, full: model.full, latency, cost }
+                ModelTick { model: id(index), batches: model.batches, latency, cost }
             })
             .collect();
         let millis = (at_millis - since?).max(1);
@@ -172,7 +170,7 @@ mod tests {
     use operators::broker::{Polled, RecordTime};
     use operators::clock::Moment;
     use operators::lease::{Lease, Offset, Term};
-    use operators::observe::RowSeen;
+    use operators::observe::{CloseReason, RowSeen};
 
     use super::super::sums::Tally;
     use super::*;
@@ -249,7 +247,7 @@ mod tests {
         };
         assert_eq!(tick.cells, [cell(7, "a", 2), cell(7, "b", 1), cell(8, "", 1)]);
         assert_eq!(tick.models[0].batches, Line::point(4, 2_000));
-        assert_eq!((tick.models[0].full, &tick.models[0].latency), (1, &vec![(bucket(5_000), 4)]));
+        assert_eq!(tick.models[0].latency, [(bucket(5_000), 4)]);
 
         gatherer.lease_ended(Partition(7));
         let tick = gatherer.tick(3_000, Vec::new()).unwrap();

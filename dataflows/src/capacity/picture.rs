@@ -31,8 +31,6 @@ pub enum Series {
     Lag(i32),
     /// Batches of a model: x are rows, y the microseconds that they took.
     Batches(u32),
-    /// How many of them were full; only counted.
-    Full(u32),
     /// Latencies of a model in a bucket; only counted.
     Latency(u32, u8),
     /// What the threads of a stage did in a tick: x are microseconds on a processor, y those that they waited for one.
@@ -186,7 +184,6 @@ impl Reader {
         for model in &tick.models {
             let index = number(&model.model);
             adds.series.push((Series::Batches(index), model.batches));
-            adds.series.push((Series::Full(index), Line { n: model.full, ..Line::default() }));
             let latency = model.latency.iter();
             adds.series.extend(
                 latency

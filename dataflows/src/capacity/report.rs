@@ -34,6 +34,14 @@ pub struct Report {
     pub unknown: Vec<String>,
 }
 
+impl Report {
+    /// The partitions that miss the objective, now or within the horizon.
+    pub fn missing(&self) -> Vec<i32> {
+        let missing = self.partitions.iter().filter(|partition| partition.missed_in.is_some());
+        missing.map(|partition| partition.partition).collect()
+    }
+}
+
 /// All partitions together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Total {

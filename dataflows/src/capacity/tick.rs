@@ -20,16 +20,12 @@ pub struct Setup {
     pub partitions: usize,
     /// How long the topic keeps records, in milliseconds; `None` for ever, or unknown.
     pub retention_millis: Option<i64>,
-    /// The processor cores of the machine; 0 where nothing is known of it.
-    pub cores: usize,
     /// Dataflow workers.
     pub workers: usize,
     /// Executor threads of each device.
     pub executors: usize,
     /// Devices.
     pub devices: usize,
-    /// Records of the process that may be in flight.
-    pub in_flight_max: usize,
     /// Its models.
     pub models: Vec<ModelSetup>,
     /// What holds for a model that is not among them, if anything is known of it.
@@ -119,8 +115,6 @@ pub struct ModelTick {
     pub model: String,
     /// A point a batch: its rows, and the useful time of its executor in microseconds.
     pub batches: Line,
-    /// Of how many batches more rows of the same model waited, so that they were as large as they may be.
-    pub full: i64,
     /// How long records took from poll to outcome: their number by [`bucket`].
     pub latency: Vec<(u8, i64)>,
     /// What the engine has learned of the cost of batches.

@@ -61,7 +61,6 @@ fn picture(partitions: &[Made], rows: i64, seconds: i64) -> Picture {
             batches,
             latency: vec![(100, inferred)],
             cost: Some(Cost { fixed: 2_000.0, row: 500.0, efficient: 64 }),
-            ..ModelTick::default()
         });
         tick.stages.push(StageTick { stage: Stage::Worker, threads: 2, on_cpu: 200_000, ready: 0 });
         ticks.push(tick);
