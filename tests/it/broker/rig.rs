@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -73,9 +73,12 @@ impl Rig {
 
     /// The same, with so many copies of each partition.
     pub(crate) fn replicated(bootstrap: String, stem: &str, partitions: i32, copies: i32) -> Self {
+        // Two tests that begin in the same microsecond would else make the same topics.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         library();
         let broker = Arc::new(KafkaBroker::new(KafkaConfig::new(bootstrap.clone())).unwrap());
-        let name = format!("{stem}-{}-{}", std::process::id(), SystemClock::new().wall_micros());
+        let (micros, next) = (SystemClock::new().wall_micros(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{stem}-{}-{micros}-{next}", std::process::id());
         let rig = Self {
             broker,
             bootstrap,
