@@ -4,9 +4,11 @@
 //! The analysis itself is [`dataflows::capacity`].
 
 mod attach;
+mod cases;
 mod history;
 mod page;
 mod recorder;
+mod seen;
 mod setup;
 mod table;
 mod threads;
@@ -19,6 +21,7 @@ pub use attach::{AttachError, fetch};
 pub use history::{History, HistoryError, look, read};
 pub use page::page;
 pub use recorder::Recorder;
+pub use seen::Seen;
 pub use setup::{configured, model_setup, retention};
 pub use table::{table, what_if_table};
 pub use trace::{TraceError, parse, setup_line, tick_line};

@@ -72,6 +72,7 @@ fn observing() -> f64 {
                 padded: 0,
                 inference: total,
                 took: total,
+                handoff: Some(Duration::from_micros(300)),
                 rows: &rows,
             });
         }

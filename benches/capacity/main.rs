@@ -7,6 +7,7 @@
 
 mod cost;
 mod drain;
+mod latency;
 mod proof;
 mod scene;
 mod traffic;

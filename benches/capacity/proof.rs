@@ -17,6 +17,7 @@ use tidemill::experiment::system::System;
 use tidemill::experiment::{Failure, Setup};
 
 use crate::drain::drain;
+use crate::latency::{P99, compare};
 use crate::scene::{RATE, Scene, Stage};
 use crate::traffic::Sent;
 
@@ -34,7 +35,7 @@ const OVERLOAD: f64 = 1.3;
 /// How long an overload lasts before it is looked who falls behind.
 const OVERLOAD_TIME: Duration = Duration::from_secs(20);
 
-/// A partition falls behind if its lag grew by this share of what was sent to it meanwhile.
+/// A partition falls behind if its lag grew by this share of what was sent to it meanwhile, in both halves of the time.
 const BEHIND: f64 = 0.08;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -88,12 +89,21 @@ impl Outcome {
     }
 }
 
-/// Who was named, of those who fell behind; and who was named and did not.
+/// Who was named, of those who fell behind; who fell behind for a while only; and who was named and did not.
 #[derive(Clone, Copy, Debug, Default)]
 struct Named {
     right: usize,
     all: usize,
+    between: usize,
     wrongly: usize,
+}
+
+/// All that came of it.
+#[derive(Debug, Default)]
+struct Figures {
+    outcomes: Vec<Outcome>,
+    latencies: Vec<P99>,
+    named: Named,
 }
 
 pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
@@ -108,52 +118,57 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
         file: Some(format!("{ROOT}/tidemill.toml").into()),
         sets: vec![format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")],
     };
-    let (mut outcomes, mut named) = (Vec::new(), Named::default());
+    let mut figures = Figures::default();
     for scene in scenes().iter().take(args.scenes) {
         println!("{}", scene.name());
-        play(args, &setup, scene, &mut outcomes, &mut named)?;
+        play(args, &setup, scene, &mut figures)?;
     }
     if let Some(path) = json {
-        write(path, &outcomes, named).map_err(|source| Failure::io("write the figures", source))?;
+        write(path, &figures).map_err(|source| Failure::io("write the figures", source))?;
     }
-    let median = |error: fn(&Outcome) -> f64| {
-        let mut errors: Vec<f64> = outcomes.iter().map(error).collect();
-        errors.sort_by(f64::total_cmp);
-        errors.get(errors.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let Figures { outcomes, latencies, named } = &figures;
     let within = outcomes.iter().filter(|outcome| outcome.within).count();
     println!(
-        "{} predictions, {within} rates within their interval; {} partitions named that did not fall behind",
+        "{} rates, {within} within their interval; {} partitions named that did not fall behind, {} that did for a while are left out",
         outcomes.len(),
-        named.wrongly
+        named.wrongly,
+        named.between
+    );
+    println!(
+        "{} p99, {} within their interval, p99_error_median={:.3}",
+        latencies.len(),
+        latencies.iter().filter(|p99| p99.is_within()).count(),
+        median(latencies.iter().map(P99::error))
     );
     println!(
         "capacity: rate_error_median={:.3} drain_error_median={:.3} named={}/{}",
-        median(Outcome::rate_error),
-        median(Outcome::drain_error),
+        median(outcomes.iter().map(Outcome::rate_error)),
+        median(outcomes.iter().map(Outcome::drain_error)),
         named.right,
         named.all
     );
     Ok(())
 }
 
-fn play(
-    args: &Args,
-    setup: &Setup,
-    scene: &Scene,
-    outcomes: &mut Vec<Outcome>,
-    named: &mut Named,
-) -> Result<(), Failure> {
+fn median(errors: impl Iterator<Item = f64>) -> f64 {
+    let mut errors: Vec<f64> = errors.collect();
+    errors.sort_by(f64::total_cmp);
+    errors.get(errors.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn play(args: &Args, setup: &Setup, scene: &Scene, figures: &mut Figures) -> Result<(), Failure> {
     let stage = Stage::open(setup, scene)?;
     let observed = Duration::from_secs(args.observe);
     thread::sleep(SETTLE + observed);
-    let (_, report) = stage.look(observed)?;
-    for partition in chosen(&report, args.drains) {
-        outcomes.extend(predict(&stage, &report, scene, partition)?);
+    let seen = stage.look(observed)?;
+    figures.latencies.extend(compare(&stage, &seen)?);
+    let report = &seen.report;
+    for partition in chosen(report, args.drains) {
+        figures.outcomes.extend(predict(&stage, report, scene, partition)?);
         thread::sleep(Duration::from_secs(2));
     }
     let bears = report.total.rate_max.map_or(RATE, |rate| rate.value);
-    overload(&stage, bears * OVERLOAD, named)?;
+    overload(&stage, bears * OVERLOAD, &mut figures.named)?;
     stage.close()
 }
 
@@ -213,46 +228,83 @@ fn predict(
     Ok(Some(outcome))
 }
 
+/// What became of a partition under overload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    /// Its lag grew, in both halves of the time.
+    Behind,
+    /// Its lag grew for a while, and then it did not.
+    CameAndWent,
+    Well,
+}
+
+/// Sent and lag of each partition.
+type Moment = (Sent, Vec<u64>);
+
 fn overload(stage: &Stage, rate: f64, named: &mut Named) -> Result<(), Failure> {
     stage.traffic.set_rate(rate);
     thread::sleep(Duration::from_secs(3));
-    let (lags, sent) = (stage.lags()?, stage.target.sent());
-    thread::sleep(OVERLOAD_TIME);
-    let (_, report) = stage.look(OVERLOAD_TIME)?;
-    let (lags_after, sent_after) = (stage.lags()?, stage.target.sent());
+    let moment = || -> Result<Moment, Failure> { Ok((stage.target.sent(), stage.lags()?)) };
+    let before = moment()?;
+    thread::sleep(OVERLOAD_TIME / 2);
+    let middle = moment()?;
+    thread::sleep(OVERLOAD_TIME / 2);
+    let report = stage.look(OVERLOAD_TIME)?.report;
+    let after = moment()?;
     for found in &report.partitions {
-        let place = usize::try_from(found.partition).unwrap_or(0);
-        let total = |sent: &Sent| sent.get(&found.partition).map_or(0, |keys| keys.values().sum::<u64>());
-        let (came, grew) = (total(&sent_after) - total(&sent), lags_after[place].saturating_sub(lags[place]));
-        #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
-        let is_behind = came > 200 && grew as f64 > BEHIND * came as f64;
+        let halves = [grew(&before, &middle, found.partition), grew(&middle, &after, found.partition)];
+        let truth = match halves.map(|(came, grew)| is_behind(came, grew)) {
+            [true, true] => Truth::Behind,
+            [false, false] => Truth::Well,
+            _ => Truth::CameAndWent,
+        };
         let is_named = matches!(found.finding.verdict, Verdict::Skewed | Verdict::Saturated);
-        let truth = hottest(&sent, &sent_after, found.partition);
+        let keys = hottest(&before.0, &after.0, found.partition);
         let key =
             found.hot_key.as_ref().map(|key| format!("{}|{}", key.tenant, key.model)).unwrap_or_default();
-        if is_behind {
-            named.all += 1;
-            let right = is_named && truth.contains(&key);
-            named.right += usize::from(right);
-            let wrong = if right { "" } else { ": WRONG" };
-            println!(
-                "  partition {} falls behind by {grew} of {came}: {}, {key}{wrong}",
-                found.partition,
-                found.finding.verdict.name()
-            );
-            if !right {
-                println!("    {}; its keys: {truth:?}", found.finding.evidence.join("; "));
+        let told = format!(
+            "  partition {} grew by {} of {} and {} of {}",
+            found.partition, halves[0].1, halves[0].0, halves[1].1, halves[1].0
+        );
+        let verdict = found.finding.verdict.name();
+        match truth {
+            Truth::Behind => {
+                let right = is_named && keys.contains(&key);
+                named.all += 1;
+                named.right += usize::from(right);
+                let wrong = if right { "" } else { ": WRONG" };
+                println!("{told}: {verdict}, {key}{wrong}");
+                if !right {
+                    println!("    {}; its keys: {keys:?}", found.finding.evidence.join("; "));
+                }
             }
-        } else if is_named && found.lag_growing.is_some_and(|mean| mean.mean > 0.0) {
-            named.wrongly += 1;
-            println!(
-                "  partition {} does not, by {grew} of {came}, and is named: {}",
-                found.partition,
-                found.finding.evidence.join("; ")
-            );
+            Truth::CameAndWent => {
+                named.between += 1;
+                println!("{told}: that came and went; {verdict}");
+            }
+            Truth::Well if is_named => {
+                named.wrongly += 1;
+                println!("{told}, and is named: {}", found.finding.evidence.join("; "));
+            }
+            Truth::Well => {}
         }
     }
     Ok(())
+}
+
+/// What was sent to a partition between two moments, and by how much its lag grew.
+fn grew(before: &Moment, after: &Moment, partition: i32) -> (u64, i64) {
+    let sent = |(sent, _): &Moment| sent.get(&partition).map_or(0, |keys| keys.values().sum::<u64>());
+    let lag = |(_, lags): &Moment| {
+        let lag = usize::try_from(partition).ok().and_then(|place| lags.get(place)).copied().unwrap_or(0);
+        i64::try_from(lag).unwrap_or(i64::MAX)
+    };
+    (sent(after) - sent(before), lag(after) - lag(before))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+fn is_behind(came: u64, grew: i64) -> bool {
+    came > 100 && grew as f64 > BEHIND * came as f64
 }
 
 /// The keys with the most requests of a partition in a time: several where none has clearly the most.
@@ -269,7 +321,8 @@ fn hottest(before: &Sent, after: &Sent, partition: i32) -> Vec<String> {
     counts.into_iter().filter(|(count, _)| near(*count)).map(|(_, key)| key.clone()).collect()
 }
 
-fn write(path: &Path, outcomes: &[Outcome], named: Named) -> std::io::Result<()> {
+fn write(path: &Path, figures: &Figures) -> std::io::Result<()> {
+    let Figures { outcomes, latencies, named } = figures;
     let mut file = File::create(path)?;
     for outcome in outcomes {
         let line = json!({
@@ -283,5 +336,12 @@ fn write(path: &Path, outcomes: &[Outcome], named: Named) -> std::io::Result<()>
         });
         writeln!(file, "{line}")?;
     }
-    writeln!(file, "{}", json!({ "named": named.right, "behind": named.all, "wrongly": named.wrongly }))
+    for P99 { model, predicted, measured } in latencies {
+        writeln!(file, "{}", json!({ "model": model, "p99_predicted": predicted, "p99": measured }))?;
+    }
+    writeln!(
+        file,
+        "{}",
+        json!({ "named": named.right, "behind": named.all, "between": named.between, "wrongly": named.wrongly })
+    )
 }

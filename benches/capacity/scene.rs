@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataflows::capacity::{Basis, Objective, Report, analyse};
+use dataflows::capacity::{Basis, Objective, Report, Tick, analyse};
 use operators::broker::kafka::KafkaBroker;
 use tidemill::capacity::{basis, fetch};
 use tidemill::experiment::raw::Raw;
@@ -42,6 +42,13 @@ impl Scene {
         let bursts = if self.bursts { ", bursts" } else { "" };
         format!("Zipf {}, {}{bursts}", self.skew, mix.join(" + "))
     }
+}
+
+/// What the engine has seen, and what is said of it.
+pub(crate) struct Look {
+    pub(crate) basis: Basis,
+    pub(crate) report: Report,
+    pub(crate) ticks: Vec<Tick>,
 }
 
 /// A scene that is on.
@@ -88,7 +95,7 @@ impl Stage {
     }
 
     /// What the engine has seen in its last seconds, `span` at most.
-    pub(crate) fn look(&self, span: Duration) -> Result<(Basis, Report), Failure> {
+    pub(crate) fn look(&self, span: Duration) -> Result<Look, Failure> {
         let address = self.running.address().unwrap_or_default();
         let (setup, mut ticks) =
             fetch(&address, i64::MIN).map_err(|error| Failure::Unexpected(error.to_string()))?;
@@ -97,7 +104,7 @@ impl Stage {
         ticks.drain(..ticks.len().saturating_sub(most + 1));
         let basis = basis(setup, &ticks, span);
         let report = analyse(&basis, Objective { lag_seconds_max: 5.0, ..Objective::default() });
-        Ok((basis, report))
+        Ok(Look { basis, report, ticks })
     }
 
     /// What is committed of each partition.

@@ -13,7 +13,8 @@
 //! is what a record's key says. A *picture* is what the span holds now, and everything after it is a pure function of it.
 //!
 //! What a partition could bear follows from useful time, waiting excluded (Kalavri et al., *Three steps is all you need*, OSDI 2018): from
-//! what batches cost, and from how the engine shares its devices ([`bearing`]).
+//! what batches cost, and from how the engine shares its devices ([`bearing`]). What rates don't say, how long records would take, a [`replay`] of the
+//! trace does.
 
 pub mod advice;
 pub mod analyse;
@@ -23,11 +24,13 @@ pub mod forecast;
 pub mod gather;
 pub mod lanes;
 pub mod picture;
+pub mod replay;
 pub mod report;
 pub mod sketch;
 pub mod spans;
 pub mod sums;
 pub mod tick;
+pub mod together;
 pub mod verdict;
 pub mod what_if;
 
@@ -35,6 +38,7 @@ pub use analyse::{Objective, analyse};
 pub use basis::Basis;
 pub use gather::Gatherer;
 pub use picture::Picture;
+pub use replay::{Replay, replay};
 pub use report::Report;
 pub use spans::Spans;
 pub use tick::{Setup, Tick};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::isolate::{Isolation, Stop};
 use self::sessions::{Calls, Failed, Sessions};
 use crate::block::Block;
-use crate::catalog::ModelIndex;
+use crate::catalog::{BatchPolicy, ModelIndex};
 use crate::clock::{Clock, Moment};
 use crate::codec::facts::{BatchFacts, RowFacts};
 use crate::codec::form::ResultForm;
@@ -29,7 +29,7 @@ use crate::device::{Batch, Executed, Left};
 use crate::journal::{Journal, Name};
 use crate::letters::Letters;
 use crate::model::{Backend, ModelFile, RunError};
-use crate::observe::{BatchSeen, Observer, RowSeen};
+use crate::observe::{BatchSeen, CloseReason, Observer, RowSeen};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
 use crate::tensor::Column;
@@ -70,12 +70,14 @@ pub struct Executor {
     sessions: Sessions,
     /// How much the outcomes of the last batch took.
     usual: Size,
+    /// Since when it has had nothing to do, or when its last batch was over.
+    free_since: Moment,
 }
 
 impl Executor {
     /// An executor that has opened nothing yet.
     pub fn new(parts: ExecuteParts) -> Self {
-        Self { sessions: Sessions::new(&parts), parts, usual: Size::default() }
+        Self { sessions: Sessions::new(&parts), parts, usual: Size::default(), free_since: Moment::START }
     }
 
     /// Opens every model that there is room for, so that no batch waits for it. One that does not open now is tried again when it is
@@ -109,7 +111,20 @@ impl Executor {
         if let Some(journal) = &self.parts.journal {
             journal.returned(batch.each_row().map(|(block, row, _)| Name::of(block, row)));
         }
+        self.free_since = self.parts.clock.now();
         executed
+    }
+
+    /// For how long a batch that begins now could have been running, had nobody had to hand it over: both its rows and the executor were
+    /// there. Not known of one for which an objective says how long rows wait.
+    fn handoff(&self, batch: &Batch, started: Moment) -> Option<Duration> {
+        let polled = batch.runs.iter().map(|run| run.block.polled.polled_at);
+        let ready = match (batch.closed, batch.served.batch) {
+            (CloseReason::Full, _) => polled.max()?,
+            (CloseReason::Deadline, BatchPolicy::Static { delay_max, .. }) => polled.min()?.after(delay_max),
+            _ => return None,
+        };
+        Some(started.since(ready.max(self.free_since)))
     }
 
     fn run(&mut self, batch: &Batch) -> Option<Executed> {
@@ -136,11 +151,12 @@ impl Executor {
             padded: calls.padded,
             inference: calls.time,
             took,
+            handoff: self.handoff(batch, started),
             rows: &seen,
         });
         let left = broken.map(|RunError(reason)| {
             let runs = left.into_iter().flat_map(|range| batch.cut(range)).collect();
-            let closed = crate::observe::CloseReason::Retry;
+            let closed = CloseReason::Retry;
             Left::Broken(Batch { runs, closed, attempt: batch.attempt + 1, ..batch.clone() }, reason)
         });
         let sample = (calls.count == 1 && left.is_none()).then_some(Sample { rows: seen.len(), took });

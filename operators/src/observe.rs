@@ -119,6 +119,8 @@ pub struct BatchSeen<'a> {
     pub inference: Duration,
     /// The useful time of its executor: from its start to its outcomes.
     pub took: Duration,
+    /// For how long it could have been running before, had nobody had to hand it over, where that is known.
+    pub handoff: Option<Duration>,
     /// Its rows that have an outcome.
     pub rows: &'a [RowSeen<'a>],
 }

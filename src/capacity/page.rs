@@ -8,6 +8,7 @@ use dataflows::capacity::report::{PartitionReport, Report};
 use dataflows::capacity::verdict::Verdict;
 use dataflows::capacity::{Basis, Tick};
 
+use super::cases;
 use crate::experiment::figures::short;
 use crate::html::{begin, escape};
 use crate::plot::{Series, bars, lines};
@@ -323,23 +324,22 @@ fn what_if(page: &mut String, report: &Report, cases: &[(String, Report)]) -> fm
     if cases.is_empty() {
         return Ok(());
     }
-    page.push_str("<h2>What if</h2><div class=\"wide\"><table><thead><tr><th>case</th><th>comes/s</th><th>bears/s</th><th>used</th><th>will miss the objective</th></tr></thead><tbody>");
-    let now = ("now".to_owned(), report.clone());
-    for (name, report) in [&now].into_iter().chain(cases) {
-        let total = &report.total;
-        let missing: Vec<String> = report.missing().iter().map(i32::to_string).collect();
-        write!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td></tr>",
-            escape(name),
-            short(total.arriving.mean),
-            total.rate_max.map_or("–".to_owned(), |rate| {
-                format!("{} ({}–{})", short(rate.value), short(rate.low), short(rate.high))
-            }),
-            total.utilisation.map_or("–".to_owned(), |used| format!("{:.0} %", 100.0 * used)),
-            if missing.is_empty() { "none".to_owned() } else { missing.join(", ") }
-        )?;
+    page.push_str("<h2>What if</h2><div class=\"wide\"><table><thead><tr>");
+    for head in cases::HEAD {
+        write!(page, "<th>{}</th>", escape(head))?;
+    }
+    page.push_str("</tr></thead><tbody>");
+    for row in cases::rows(report, cases) {
+        page.push_str("<tr>");
+        for (place, cell) in row.iter().enumerate() {
+            let class = if place + 1 == row.len() { " class=\"text\"" } else { "" };
+            write!(page, "<td{class}>{}</td>", escape(cell))?;
+        }
+        page.push_str("</tr>");
     }
     page.push_str("</tbody></table></div>");
+    if let Some(line) = cases::replayed(report) {
+        write!(page, "<p>{}.</p>", escape(&line))?;
+    }
     Ok(())
 }

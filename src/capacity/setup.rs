@@ -31,6 +31,9 @@ pub fn configured(config: &Config, retention_millis: Option<i64>) -> Setup {
         weights: tenants.by_id.iter().map(|(id, share)| (id.clone(), share.weight)).collect(),
         rates: tenants.by_id.iter().filter_map(|(id, share)| Some((id.clone(), rate(share)?))).collect(),
         rate_default: rate(&tenants.default),
+        in_flight_max: Some(config.in_flight.records_max),
+        commit_millis: Some(config.commit.interval.as_secs_f64() * 1e3),
+        processes: 1,
     }
 }
 

@@ -1,8 +1,10 @@
 //! A report for people.
 
 use dataflows::capacity::advice::{plain, time};
-use dataflows::capacity::report::{Estimate, PartitionReport, Report};
+use dataflows::capacity::report::{PartitionReport, Report};
 use dataflows::capacity::verdict::Verdict;
+
+use super::cases::{self, estimate, number};
 
 /// Partitions that are well and shown one by one, at most; the others are counted.
 const WELL_SHOWN_MAX: usize = 16;
@@ -12,8 +14,6 @@ const PARTITION_HEAD: [&str; 9] =
     ["partition", "comes/s", "bears/s", "used", "lag", "age", "drained in", "hottest key", "verdict"];
 const MODEL_HEAD: [&str; 7] =
     ["model", "rows/s", "batch rows", "a batch takes", "busy", "alone/s", "p50 / p99"];
-const CASE_HEAD: [&str; 6] =
-    ["what if", "comes/s", "bears/s", "used", "worst partition", "will miss the objective"];
 
 /// The report as a table, with what is to be known of each partition that is not well below it.
 pub fn table(report: &Report) -> String {
@@ -212,45 +212,21 @@ fn lines<const N: usize>(out: &mut String, head: &[String; N], rows: &[[String; 
     }
 }
 
-fn estimate(estimate: Estimate) -> String {
-    format!("{} ({} to {})", number(estimate.value), number(estimate.low), number(estimate.high))
-}
-
-/// A rate, with three digits or so.
-fn number(rate: f64) -> String {
-    if rate.is_infinite() {
-        return "any".to_owned();
-    }
-    if rate >= 100.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
-}
-
 /// What changes would do, beside what is.
 pub fn what_if_table(now: &Report, others: &[(String, Report)]) -> String {
     let mut out = String::new();
-    let line = |name: &str, report: &Report| {
-        let total = &report.total;
-        let worst =
-            report.partitions.iter().filter_map(|partition| partition.utilisation).fold(0.0, f64::max);
-        let missing: Vec<String> = report.missing().iter().map(i32::to_string).collect();
-        let missing = match missing.len() {
-            0 => "none".to_owned(),
-            1..=8 => missing.join(", "),
-            many => format!("{many} partitions"),
-        };
-        [
-            name.to_owned(),
-            number(total.arriving.mean),
-            total.rate_max.map_or("–".to_owned(), estimate),
-            total.utilisation.map_or("–".to_owned(), |used| format!("{:.0} %", 100.0 * used)),
-            format!("{:.0} %", 100.0 * worst),
-            missing,
-        ]
-    };
-    let rows: Vec<[String; 6]> = [line("now", now)]
-        .into_iter()
-        .chain(others.iter().map(|(name, report)| line(name, report)))
-        .collect();
     push(&mut out, "");
-    lines(&mut out, &CASE_HEAD.map(str::to_owned), &rows);
+    let rows: Vec<cases::Row> = cases::rows(now, others)
+        .into_iter()
+        .map(|mut row| {
+            row[0] = plain(&row[0]);
+            row
+        })
+        .collect();
+    lines(&mut out, &cases::HEAD.map(str::to_owned), &rows);
+    if let Some(line) = cases::replayed(now) {
+        push(&mut out, "");
+        push(&mut out, &line);
+    }
     out
 }

@@ -108,6 +108,7 @@ mod tests {
                 model: "m".to_owned(),
                 // A batch of 64 rows that took an hour.
                 batches: Line::point(64, 3_600_000_000),
+                handoffs: Line::point(1, 900),
                 latency: vec![(9, 4)],
                 cost: None,
             }],

@@ -6,13 +6,13 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use dataflows::capacity::{Basis, Objective, Report, Setup, Tick, WhatIf, analyse};
+use dataflows::capacity::{Basis, Objective, Report, Setup, Tick, WhatIf, analyse, replay, together};
 use operators::broker::Broker;
 
 use super::{CliError, Context, Exit};
 use crate::capacity::{
-    History, HistoryError, Recorder, basis, configured, fetch, look, page, parse, read, retention, table,
-    what_if_table,
+    History, HistoryError, Recorder, Seen, basis, configured, fetch, look, page, parse, read, retention,
+    table, what_if_table,
 };
 use crate::config::{Config, parse_duration};
 
@@ -62,17 +62,23 @@ Examples:
   tidemill capacity                                    of the engine at `http.address`
   tidemill capacity --watch                            again and again
   tidemill capacity --attach edge-7:9464 --what-if load=+50% --what-if load=+100%
+  tidemill capacity --attach box-1:9464,box-2:9464 --what-if processes=-1
   tidemill capacity --record trace.jsonl --for 1m      keep what is seen
   tidemill capacity --trace trace.jsonl --html report.html
   tidemill capacity --from -2h                         what Kafka remembers of this engine
   tidemill capacity --group billing --topic orders     a group that is not Tidemill's
 
 Changes for --what-if, several of one case with commas:
-  load=+50%  executors=4  processes=-1  batch.size_max=128  model.A=B  cost.A=2ms+350us  keys=spread")]
+  load=+50%  executors=4  workers=2  processes=-1  keys=spread
+  batch.size_max=128  batch.delay_max=20ms  batch.slo=80ms  in_flight.records_max=20000
+  model.A=B  cost.A=2ms+350us
+
+How long requests would take comes of a replay of those that came, on a simulated device.")]
 pub struct Args {
-    /// The engine to ask: the `http.address` of another one than this configuration's
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "trace")]
-    pub attach: Option<String>,
+    /// The engine to ask: the `http.address` of another one than this configuration's. Several, with commas or given again, are the processes
+    /// of one group
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "trace")]
+    pub attach: Vec<String>,
     /// A trace to read instead of an engine, as `--record` writes it
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -122,12 +128,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
     let span = config.capacity.span;
     let asked = Asked { args, context, objective: objective(args, &config), cases: cases(args)?, span };
     if let Some(path) = &args.trace {
-        return asked.show(&traced(path)?);
+        return asked.show(&[traced(path)?]);
     }
     if let Some(from) = args.from {
         let seen = remembered(args, context, &config, from)?;
         let span = Duration::from_millis(seen.ticks.iter().map(|tick| tick.millis.unsigned_abs()).sum());
-        return Asked { span, ..asked }.show(&seen);
+        return Asked { span, ..asked }.show(&[seen]);
     }
     if args.group.is_some() || args.topic.is_some() {
         let broker = context.surroundings().broker(&config)?;
@@ -137,17 +143,34 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
             let now = context.clock.wall_micros() / 1_000;
             let tick = look(&*broker, &setup, now, (now - last).max(1))?;
             last = now;
-            Ok(Seen { setup: setup.clone(), ticks: vec![tick] })
+            Ok(vec![Seen { setup: setup.clone(), ticks: vec![tick] }])
         });
     }
-    let address = args.attach.as_deref().or(config.http_address.as_deref()).ok_or_else(|| {
+    let addresses = addresses(args, &config)?;
+    asked.follow(args.duration.unwrap_or_default(), PAGE_INTERVAL, |seen| {
+        let after = |place: usize| seen.get(place).map_or(i64::MIN, Seen::last_millis);
+        let processes = addresses.len();
+        addresses.iter().enumerate().map(|(place, address)| ask(address, processes, after(place))).collect()
+    })
+}
+
+/// The engines to ask.
+fn addresses(args: &Args, config: &Config) -> Result<Vec<String>, CliError> {
+    if args.record.is_some() && args.attach.len() > 1 {
+        let message = "a trace is of one process: `--record` goes with one `--attach`".to_owned();
+        return Err(failed(Exit::Unusable, message));
+    }
+    if !args.attach.is_empty() {
+        return Ok(args.attach.clone());
+    }
+    let own = config.http_address.clone().ok_or_else(|| {
         failed(
             Exit::Unusable,
             "`http.address` is off, so no engine of this configuration can be asked".to_owned(),
         )
         .with_help("name one with `--attach HOST:PORT`, or read a trace with `--trace FILE`")
     })?;
-    asked.follow(args.duration.unwrap_or_default(), PAGE_INTERVAL, |after| ask(address, after))
+    Ok(vec![own])
 }
 
 /// What is asked, of whatever is seen.
@@ -165,22 +188,24 @@ impl Asked<'_> {
         self,
         length: Duration,
         interval: Duration,
-        mut look: impl FnMut(i64) -> Result<Seen, CliError>,
+        mut look: impl FnMut(&[Seen]) -> Result<Vec<Seen>, CliError>,
     ) -> Result<Exit, CliError> {
         let asked = Self { span: self.span.max(length), ..self };
         let clock = &asked.context.clock;
         let until = clock.now().after(length);
-        let mut seen = look(i64::MIN)?;
+        let mut seen = look(&[])?;
         let mut recorder = match &asked.args.record {
             Some(path) => {
-                Some((path, Recorder::create(path, &seen.setup).map_err(|error| written(path, &error))?))
+                let setup = seen.first().map(|seen| seen.setup.clone()).unwrap_or_default();
+                Some((path, Recorder::create(path, &setup).map_err(|error| written(path, &error))?))
             }
             None => None,
         };
         let progress = progress(length, !asked.args.watch && !asked.context.json);
         loop {
             if let Some((path, recorder)) = &mut recorder {
-                recorder.write(&seen.ticks).map_err(|error| written(path, &error))?;
+                let ticks = seen.first().map(|seen| &*seen.ticks).unwrap_or_default();
+                recorder.write(ticks).map_err(|error| written(path, &error))?;
             }
             let left = until.since(clock.now());
             if asked.args.watch {
@@ -195,17 +220,19 @@ impl Asked<'_> {
             }
             progress.set_position(length.saturating_sub(left).as_secs());
             thread::sleep(if asked.args.watch { interval } else { interval.min(left) });
-            seen.follow(look(seen.last_millis())?, asked.span);
+            let later = look(&seen)?;
+            seen.iter_mut().zip(later).for_each(|(seen, later)| seen.follow(later, asked.span));
         }
     }
 
-    fn show(&self, seen: &Seen) -> Result<Exit, CliError> {
+    fn show(&self, seen: &[Seen]) -> Result<Exit, CliError> {
         let (args, context) = (self.args, self.context);
-        let now = basis(seen.setup.clone(), &seen.ticks, self.span);
-        let report = analyse(&now, self.objective);
-        let others = think(&now, self.objective, &self.cases)?;
+        let Thought { report, others } = think(seen, self.objective, &self.cases, self.span)?;
         if let Some(path) = &args.html {
-            let text = page(&report, &others, &now, &seen.ticks)
+            let ticks: Vec<&[Tick]> = seen.iter().map(|seen| &*seen.ticks).collect();
+            let ticks = together::ticks(&ticks);
+            let setup = seen.first().map(|seen| seen.setup.clone()).unwrap_or_default();
+            let text = page(&report, &others, &basis(setup, &ticks, self.span), &ticks)
                 .map_err(|_| failed(Exit::Failed, "the page could not be drawn".to_owned()))?;
             std::fs::write(path, text).map_err(|error| written(path, &error))?;
         }
@@ -286,30 +313,7 @@ fn stranger(args: &Args, config: &Config, broker: &dyn Broker) -> Result<Setup, 
     })
 }
 
-/// What was seen so far.
-#[derive(Clone, Debug)]
-struct Seen {
-    setup: Setup,
-    ticks: Vec<Tick>,
-}
-
-impl Seen {
-    fn last_millis(&self) -> i64 {
-        self.ticks.last().map_or(i64::MIN, |tick| tick.at_millis)
-    }
-
-    /// Takes over what came since, and lets go of what is older than `span`.
-    fn follow(&mut self, later: Self, span: Duration) {
-        self.setup = later.setup;
-        let last = self.last_millis();
-        self.ticks.extend(later.ticks.into_iter().filter(|tick| tick.at_millis > last));
-        let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        let oldest = self.last_millis().saturating_sub(span);
-        self.ticks.retain(|tick| tick.at_millis > oldest);
-    }
-}
-
-fn ask(address: &str, after_millis: i64) -> Result<Seen, CliError> {
+fn ask(address: &str, processes: usize, after_millis: i64) -> Result<Seen, CliError> {
     let (setup, ticks) = fetch(address, after_millis).map_err(|error| {
         let help = match error {
             crate::capacity::AttachError::Silent(_) => {
@@ -319,7 +323,7 @@ fn ask(address: &str, after_millis: i64) -> Result<Seen, CliError> {
         };
         failed(Exit::Failed, error.to_string()).with_help(help)
     })?;
-    Ok(Seen { setup, ticks })
+    Ok(Seen { setup: Setup { processes, ..setup }, ticks })
 }
 
 fn failed(exit: Exit, message: String) -> CliError {
@@ -351,17 +355,51 @@ fn cases(args: &Args) -> Result<Cases, CliError> {
     args.what_if.iter().map(case).collect()
 }
 
-fn think(now: &Basis, objective: Objective, cases: &Cases) -> Result<Vec<(String, Report)>, CliError> {
-    let case = |(name, changes): &(String, Vec<WhatIf>)| {
-        let mut changed = now.clone();
-        for change in changes {
-            change
-                .apply(&mut changed)
-                .map_err(|error| failed(Exit::Unusable, format!("`--what-if {name}`: {error}")))?;
+/// What is, and what would be.
+struct Thought {
+    report: Report,
+    others: Vec<(String, Report)>,
+}
+
+/// Analyses each process by itself, and puts together what is said of them.
+fn think(seen: &[Seen], objective: Objective, cases: &Cases, span: Duration) -> Result<Thought, CliError> {
+    let mut reports = Vec::new();
+    let mut by_case: Vec<Vec<Report>> = vec![Vec::new(); cases.len()];
+    for seen in seen {
+        let now = basis(seen.setup.clone(), &seen.ticks, span);
+        let mut report = analyse(&now, objective);
+        if !cases.is_empty() {
+            report.replay = replay(&now, &seen.ticks);
         }
-        Ok((name.clone(), analyse(&changed, objective)))
-    };
-    cases.iter().map(case).collect()
+        for ((name, changes), of_case) in cases.iter().zip(&mut by_case) {
+            of_case.push(case(&now, seen, (name, changes), &report)?);
+        }
+        reports.push(report);
+    }
+    let names = cases.iter().map(|(name, _)| name.clone());
+    let others = names.zip(by_case).filter_map(|(name, reports)| Some((name, together::reports(reports)?)));
+    let others = others.collect();
+    let report = together::reports(reports)
+        .ok_or_else(|| failed(Exit::Failed, "there is nothing to look at".to_owned()))?;
+    Ok(Thought { report, others })
+}
+
+/// What would be of one process.
+fn case(
+    now: &Basis,
+    seen: &Seen,
+    (name, changes): (&str, &[WhatIf]),
+    report: &Report,
+) -> Result<Report, CliError> {
+    let mut changed = now.clone();
+    for change in changes {
+        let applied = change.apply(&mut changed);
+        applied.map_err(|error| failed(Exit::Unusable, format!("`--what-if {name}`: {error}")))?;
+    }
+    let mut case = analyse(&changed, report.objective);
+    let replayed = replay(&changed, &seen.ticks);
+    case.replay = replayed.zip(report.replay.as_ref()).map(|(case, now)| case.doubted(now, report));
+    Ok(case)
 }
 
 #[cfg(test)]
@@ -374,16 +412,5 @@ mod tests {
         assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Since::At(1_000)));
         assert_eq!(Since::Ago(Duration::from_secs(3)).millis(5_000), 2_000);
         assert!(["2h", "", "-", "yesterday"].iter().all(|text| text.parse::<Since>().is_err()));
-    }
-
-    #[test]
-    fn what_was_seen_is_followed_for_a_span_and_no_tick_twice() {
-        let seen = |millis: &[i64]| Seen {
-            setup: Setup::default(),
-            ticks: millis.iter().map(|at_millis| Tick { at_millis: *at_millis, ..Tick::default() }).collect(),
-        };
-        let mut all = seen(&[1_000, 2_000, 3_000]);
-        all.follow(seen(&[3_000, 4_000]), Duration::from_secs(2));
-        assert_eq!(all.ticks.iter().map(|tick| tick.at_millis).collect::<Vec<_>>(), [3_000, 4_000]);
     }
 }

@@ -23,6 +23,7 @@ fn batch(metrics: &Metrics, model: u32, total: &[Duration]) {
         padded: 3,
         inference: Duration::from_millis(3),
         took: Duration::from_millis(4),
+        handoff: Some(Duration::from_micros(300)),
         rows: &rows,
     });
 }

@@ -103,6 +103,28 @@ fn changes_are_thought_through_and_told_as_json_too() {
 }
 
 #[test]
+fn how_long_requests_would_take_is_told_of_a_replay_of_them() {
+    let folder = folder("");
+    let args = ["--json", "--what-if", "batch.delay_max=5ms", "--what-if", "load=+300%"];
+    let (_, stdout, _) = capacity(folder.path(), &trace(600), &args);
+    let object: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let p99 = |report: &serde_json::Value| report["replay"]["models"][0]["p99_millis"]["value"].as_f64();
+    let (now, short) = (p99(&object["report"]), p99(&object["cases"][0]["report"]));
+    assert!(short < now && short > Some(0.0), "{now:?} {short:?}");
+    let oldest = |report: &serde_json::Value| {
+        let partitions = report["replay"]["partitions"].as_array().unwrap();
+        partitions.iter().filter_map(|one| one["lag_seconds_max"]["value"].as_f64()).fold(0.0, f64::max)
+    };
+    // 2,800 a second come of which 1,882 could be borne.
+    assert!(oldest(&object["report"]) < 1.0 && oldest(&object["cases"][1]["report"]) > 10.0, "{stdout}");
+    let (_, stdout, _) = capacity(folder.path(), &trace(600), &args[1..]);
+    assert!(stdout.contains("a replay of the 41300 requests"), "{stdout}");
+    // Without a case there is nothing that a replay could say and the engine has not measured.
+    let (_, stdout, _) = capacity(folder.path(), &trace(600), &["--json"]);
+    assert!(!stdout.contains("replay"), "{stdout}");
+}
+
+#[test]
 fn a_page_needs_nothing_else_and_takes_no_orders_from_names() {
     let folder = folder("");
     let args = ["--html", "page.html", "--what-if", "load=+50%"];
@@ -142,4 +164,8 @@ fn what_can_t_be_read_or_thought_through_exits_with_two_and_says_why() {
     command.args(["capacity", "--attach", "127.0.0.1:1"]);
     let (code, _, stderr) = run(command);
     assert!(code == 1 && stderr.contains("--attach"), "{stderr}");
+    let mut command = tidemill(folder.path());
+    command.args(["capacity", "--attach", "127.0.0.1:1,127.0.0.1:2", "--record", "trace.jsonl"]);
+    let (code, _, stderr) = run(command);
+    assert!(code == 2 && stderr.contains("a trace is of one process"), "{stderr}");
 }

@@ -76,6 +76,7 @@ fn metric_names() -> BTreeSet<String> {
         padded: 3,
         inference: second,
         took: second,
+        handoff: Some(Duration::from_micros(300)),
         rows: &[row],
     });
     metrics.dead_letter(Reason::Undecodable, Stage::Decode, None);

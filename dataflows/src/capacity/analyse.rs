@@ -36,7 +36,7 @@ impl Default for Objective {
 const BESIDE: [Stage; 3] = [Stage::Client, Stage::Worker, Stage::Commit];
 
 /// How many tenants are listed.
-const TENANTS_LISTED: usize = 20;
+pub(super) const TENANTS_LISTED: usize = 20;
 
 /// A growth of what comes is looked ahead with if it is this many errors from nothing.
 const GROWTH_ERRORS: f64 = 3.0;
@@ -70,6 +70,7 @@ pub fn analyse(basis: &Basis, objective: Objective) -> Report {
         tenants: tenants(basis),
         stages: stages(basis),
         unknown: unknown(basis),
+        replay: None,
     }
 }
 
@@ -105,7 +106,8 @@ impl Part {
         let state = basis.picture.partitions.get(&partition).copied().unwrap_or_default();
         let known = lane.records > 0 && !basis.costs.is_empty();
         let stages = BESIDE.into_iter().filter_map(|stage| basis.stage_rate_max(stage));
-        let beside = (stages.fold(f64::INFINITY, f64::min) - (lanes.arriving() - arriving)).max(0.0);
+        let others = (lanes.arriving() - arriving) * basis.others;
+        let beside = (stages.fold(f64::INFINITY, f64::min) - others).max(0.0);
         let rate_max = |filled| known.then(|| lanes.rates(&[place], filled)[place].min(beside));
         let hot = lane.hot.map(|(cell, tally)| {
             let share = float(tally.records) / float(lane.records.max(1));
@@ -280,7 +282,8 @@ fn total(basis: &Basis, lanes: &Lanes<'_>, parts: &[Part], objective: Objective)
         })
     };
     let (arriving, used) = (lanes.arriving(), lanes.used());
-    let by_stage = BESIDE.into_iter().filter_map(|stage| Some((stage.name(), basis.stage_rate_max(stage)?)));
+    let of_all = |stage: Stage| Some((stage.name(), basis.stage_rate_max(stage)? / basis.others));
+    let by_stage = BESIDE.into_iter().filter_map(of_all);
     let by_device = (used > 0.0 && arriving > 0.0).then(|| (Stage::Infer.name(), arriving / used));
     let least = by_stage.chain(by_device).min_by(|left, right| left.1.total_cmp(&right.1));
     let executors = whole(basis.setup.executors.max(1));
@@ -314,6 +317,7 @@ fn models(basis: &Basis) -> Vec<ModelReport> {
             batch_rows_full: cost.rows_full,
             fixed_micros: cost.fixed * 1e6,
             row_micros: cost.row * 1e6,
+            handoff_micros: cost.handoff * 1e6,
             cost_from: cost.from,
             busy: float(line.y) / 1e6 / seconds / executors,
             rate_max: executors / cost.per_row(cost.rows_full).max(1e-12),

@@ -12,7 +12,7 @@ const STRAY_MIN: f64 = 0.15;
 const BATCHES_MIN: i64 = 12;
 
 /// No prediction is claimed to be better than this.
-const ERROR_MIN: f64 = 0.06;
+const ERROR_MIN: f64 = 0.08;
 
 /// A stage whose threads are less busy than this says nothing of how many records it could bear: threads that wake for little spend more
 /// on each record.
@@ -25,6 +25,8 @@ pub struct ModelCost {
     pub fixed: f64,
     /// Seconds that each row adds.
     pub row: f64,
+    /// Seconds that an executor waits for each batch though its rows are there.
+    pub handoff: f64,
     /// By what share the time of a full batch may be off.
     pub error: f64,
     /// Where the line comes from.
@@ -38,9 +40,9 @@ pub struct ModelCost {
 }
 
 impl ModelCost {
-    /// Seconds a row, in batches of so many.
+    /// Seconds of an executor a row, in batches of so many.
     pub fn per_row(&self, rows: f64) -> f64 {
-        self.fixed / rows.max(1.0) + self.row
+        (self.fixed + self.handoff) / rows.max(1.0) + self.row
     }
 }
 
@@ -55,6 +57,12 @@ pub struct Basis {
     pub is_case: bool,
     /// All arrivals are taken this many times.
     pub load: f64,
+    /// What comes to the other partitions of a process is taken this many times: with more processes, each has fewer of them.
+    pub others: f64,
+    /// Dataflow workers are taken this many times.
+    pub workers: f64,
+    /// Whether keys are spread evenly over the partitions.
+    pub is_spread: bool,
     /// What batches cost.
     pub costs: BTreeMap<u32, ModelCost>,
     /// Records a second of each partition that come.
@@ -71,7 +79,17 @@ impl Basis {
         let arriving =
             arriving.filter_map(|partition| Some((*partition, arriving_at(&picture, *partition)?)));
         let arriving = arriving.collect();
-        Self { setup, picture, is_case: false, load: 1.0, costs, arriving }
+        Self {
+            setup,
+            picture,
+            is_case: false,
+            load: 1.0,
+            others: 1.0,
+            workers: 1.0,
+            is_spread: false,
+            costs,
+            arriving,
+        }
     }
 
     /// What a series brought each second, lately.
@@ -126,7 +144,10 @@ impl Basis {
     /// The records a second that a stage of threads could bear at most, where it is busy enough to tell.
     pub fn stage_rate_max(&self, stage: Stage) -> Option<f64> {
         let useful = self.useful(stage)?;
-        (useful >= STAGE_BUSY_MIN && stage != Stage::Infer).then(|| self.load * self.inferred() / useful)
+        let threads = if stage == Stage::Worker { self.workers } else { 1.0 };
+        // A process more has its own threads of each stage.
+        let bears = || self.load * self.inferred() * threads / useful;
+        (useful >= STAGE_BUSY_MIN && stage != Stage::Infer).then(bears)
     }
 
     /// Rows a second that were inferred lately.
@@ -232,6 +253,8 @@ fn cost(picture: &Picture, setup: &Setup, model: u32) -> Option<ModelCost> {
     Some(ModelCost {
         fixed: fixed / 1e6,
         row: row / 1e6,
+        handoff: picture.sums.series.get(&Series::Handoffs(model)).map_or(0.0, |line| line.mean_y().mean)
+            / 1e6,
         // Nine of ten lie within 1.65 standard errors.
         error: 1.65 * (off.powi(2) + mean_error.powi(2)).sqrt() + ERROR_MIN,
         from,

@@ -40,6 +40,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Model {
     batches: Line,
+    handoffs: Line,
     latency: BTreeMap<u8, i64>,
 }
 
@@ -75,6 +76,10 @@ impl Gatherer {
         let model = seen.models.entry(batch.model).or_default();
         // A batch that had to be isolated tells nothing of what batches cost, but its time is gone all the same.
         model.batches.add(Line::point(rows, micros));
+        if let Some(handoff) = batch.handoff {
+            let micros = i64::try_from(handoff.as_micros()).unwrap_or(i64::MAX);
+            model.handoffs.add(Line::point(1, micros));
+        }
         for row in batch.rows {
             let micros = u64::try_from(row.total.as_micros()).unwrap_or(u64::MAX);
             *model.latency.entry(bucket(micros)).or_default() += 1;
@@ -138,7 +143,13 @@ impl Gatherer {
             .map(|(index, model)| {
                 let cost = costs.iter().find(|((of, _), _)| *of == index).map(|(_, cost)| micros(*cost));
                 let latency = model.latency.into_iter().collect();
-                ModelTick { model: id(index), batches: model.batches, latency, cost }
+                ModelTick {
+                    model: id(index),
+                    batches: model.batches,
+                    handoffs: model.handoffs,
+                    latency,
+                    cost,
+                }
             })
             .collect();
         let millis = (at_millis - since?).max(1);
@@ -209,6 +220,7 @@ mod tests {
             padded: 0,
             inference: Duration::from_millis(1),
             took: Duration::from_millis(2),
+            handoff: Some(Duration::from_micros(300)),
             rows: &vec![RowSeen { tenant: "a", queue: total, total }; rows],
         });
     }

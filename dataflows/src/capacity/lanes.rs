@@ -141,7 +141,7 @@ impl<'a> Lanes<'a> {
     /// The rate of each partition if these have a backlog and the others what comes to them.
     pub fn rates(&self, backlog: &[usize], filled: Filled) -> Vec<f64> {
         let offered = |(place, lane): (usize, &Lane)| {
-            if backlog.contains(&place) { f64::INFINITY } else { lane.arriving }
+            if backlog.contains(&place) { f64::INFINITY } else { lane.arriving * self.basis.others }
         };
         let offered: Vec<f64> = self.lanes.iter().enumerate().map(offered).collect();
         rates(&self.flows(backlog, filled), &self.pools, &offered)
@@ -154,7 +154,7 @@ impl<'a> Lanes<'a> {
         // The key is read apart from the rest of its partition, as if it were the only one behind.
         let hot = flows.iter().position(|flow| flow.lane == place)?;
         let own = self.lanes.len();
-        let mut offered: Vec<f64> = self.lanes.iter().map(|lane| lane.arriving).collect();
+        let mut offered: Vec<f64> = self.lanes.iter().map(|lane| lane.arriving * self.basis.others).collect();
         let key = flows.remove(hot);
         let rest: f64 = flows.iter().filter(|flow| flow.lane == place).map(|flow| flow.share).sum();
         flows.iter_mut().filter(|flow| flow.lane == place && rest > 0.0).for_each(|flow| flow.share /= rest);
@@ -166,14 +166,14 @@ impl<'a> Lanes<'a> {
         Some((rate, rate >= 0.999 * bound))
     }
 
-    /// The part that is used of the devices that are used up first, with full batches.
+    /// The part that is used of the devices that are used up first, with full batches; of those of a process of several.
     pub fn used(&self) -> f64 {
         let all: Vec<usize> = (0..self.lanes.len()).collect();
         let flows = self.flows(&all, Filled::Full);
         let used = self.pools.iter().map(|pool| {
             let own = flows.iter().filter(|flow| pool.models.contains_key(&flow.model));
-            own.map(|flow| self.lanes[flow.lane].arriving * flow.share * flow.cost).sum::<f64>()
-                / pool.executors
+            let asked = own.map(|flow| self.lanes[flow.lane].arriving * flow.share * flow.cost).sum::<f64>();
+            asked * self.basis.others / pool.executors
         });
         used.fold(0.0, f64::max)
     }

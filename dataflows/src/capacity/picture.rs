@@ -31,6 +31,8 @@ pub enum Series {
     Lag(i32),
     /// Batches of a model: x are rows, y the microseconds that they took.
     Batches(u32),
+    /// What handing over a batch of a model takes: y are microseconds.
+    Handoffs(u32),
     /// Latencies of a model in a bucket; only counted.
     Latency(u32, u8),
     /// What the threads of a stage did in a tick: x are microseconds on a processor, y those that they waited for one.
@@ -184,6 +186,7 @@ impl Reader {
         for model in &tick.models {
             let index = number(&model.model);
             adds.series.push((Series::Batches(index), model.batches));
+            adds.series.push((Series::Handoffs(index), model.handoffs));
             let latency = model.latency.iter();
             adds.series.extend(
                 latency

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::replay::Replay;
 use super::sums::Mean;
 use super::verdict::Finding;
 
@@ -32,6 +33,9 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// What can't be known of what was seen, and why.
     pub unknown: Vec<String>,
+    /// What came of it when it was replayed, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 impl Report {
@@ -158,7 +162,9 @@ pub struct ModelReport {
     pub fixed_micros: f64,
     /// Microseconds that each row adds.
     pub row_micros: f64,
-    /// Where these two come from: batches of the span, or what the engine had learned before.
+    /// Microseconds that an executor waits for each batch though its rows are there.
+    pub handoff_micros: f64,
+    /// Where the first two come from: batches of the span, or what the engine had learned before.
     pub cost_from: &'static str,
     /// Its part of the executors' time.
     pub busy: f64,

@@ -20,6 +20,8 @@ pub struct Setup {
     pub partitions: usize,
     /// How long the topic keeps records, in milliseconds; `None` for ever, or unknown.
     pub retention_millis: Option<i64>,
+    /// Processes that were seen, each with as much as is said here; 0 and 1 are one.
+    pub processes: usize,
     /// Dataflow workers.
     pub workers: usize,
     /// Executor threads of each device.
@@ -36,6 +38,10 @@ pub struct Setup {
     pub rates: Vec<(String, f64)>,
     /// The same, of every tenant that is not listed.
     pub rate_default: Option<f64>,
+    /// Records that may be polled and not committed: `in_flight.records_max`.
+    pub in_flight_max: Option<usize>,
+    /// From an outcome to its commit, in milliseconds: `commit.interval`.
+    pub commit_millis: Option<f64>,
 }
 
 /// What is known of a model.
@@ -115,10 +121,17 @@ pub struct ModelTick {
     pub model: String,
     /// A point a batch: its rows, and the useful time of its executor in microseconds.
     pub batches: Line,
+    /// A point a batch where it is known: 1, and for how long it could have been running before, in microseconds.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub handoffs: Line,
     /// How long records took from poll to outcome: their number by [`bucket`].
     pub latency: Vec<(u8, i64)>,
     /// What the engine has learned of the cost of batches.
     pub cost: Option<Cost>,
+}
+
+fn is_nothing(line: &Line) -> bool {
+    *line == Line::default()
 }
 
 /// What a batch of `n` rows takes: `fixed + n * row`, in microseconds.

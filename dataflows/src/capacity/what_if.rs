@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use super::basis::{Basis, ModelCost};
+use super::basis::{Basis, ModelCost, whole};
+use super::replay::efficient;
 
 /// A change.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +14,16 @@ pub enum WhatIf {
     Executors(usize),
     /// So many processes more, or fewer, each as this one; the partitions are shared anew.
     Processes(i32),
+    /// So many dataflow workers in each process.
+    Workers(usize),
     /// Batches of so many rows at most.
     Rows(usize),
+    /// A row waits for others for so many seconds at most, of every model.
+    Delay(f64),
+    /// Every model has its outcomes within so many seconds of their polls.
+    Slo(f64),
+    /// So many records are in flight at most.
+    InFlight(usize),
     /// A model is replaced by another one that is served.
     Model {
         /// The model that is replaced.
@@ -35,20 +44,26 @@ pub enum WhatIf {
     Spread,
 }
 
+/// The changes there are, as they are written.
+pub const CHANGES: &str = "`load=+50%`, `executors=4`, `workers=2`, `processes=-1`, `batch.size_max=128`, `batch.delay_max=20ms`, `batch.slo=80ms`, `in_flight.records_max=20000`, `model.A=B`, `cost.A=2ms+350us` or `keys=spread`";
+
 /// Why a change can't be thought through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WhatIfError {
     /// It is not written as one.
-    #[error(
-        "`{0}` is no change: write `load=+50%`, `executors=4`, `processes=-1`, `batch.size_max=128`, `model.A=B`, `cost.A=2ms+0.5ms` or `keys=spread`"
-    )]
+    #[error("`{0}` is no change: write {CHANGES}")]
     Written(String),
     /// It names a model of which nothing was seen.
     #[error("of model `{0}` nothing was seen: what its batches take is not known")]
     Model(String),
     /// It leaves nothing to work.
-    #[error("there is one process, and `processes={0}` would leave none")]
-    Processes(i32),
+    #[error("of {processes} processes `processes={more}` would leave none")]
+    Processes {
+        /// How many there are.
+        processes: usize,
+        /// How many more there would be.
+        more: i32,
+    },
 }
 
 impl FromStr for WhatIf {
@@ -74,6 +89,12 @@ fn parse(text: &str) -> Option<WhatIf> {
             let signed = value.starts_with(['+', '-']);
             value.parse().ok().filter(|n: &i32| signed && *n != 0 && n.abs() <= 4_096).map(WhatIf::Processes)
         }
+        "workers" => value.parse().ok().filter(|n| (1..=4_096).contains(n)).map(WhatIf::Workers),
+        "in_flight.records_max" => {
+            value.parse().ok().filter(|n| (1..=100_000_000).contains(n)).map(WhatIf::InFlight)
+        }
+        "batch.delay_max" => seconds(value).filter(|delay| *delay <= 3_600.0).map(WhatIf::Delay),
+        "batch.slo" => seconds(value).filter(|slo| *slo > 0.0 && *slo <= 3_600.0).map(WhatIf::Slo),
         "batch.size_max" => value.parse().ok().filter(|n| (1..=65_536).contains(n)).map(WhatIf::Rows),
         "keys" => (value == "spread").then_some(WhatIf::Spread),
         _ => {
@@ -110,20 +131,29 @@ impl WhatIf {
             Self::Load(times) => basis.load *= times,
             Self::Executors(executors) => basis.setup.executors = *executors,
             Self::Processes(more) => {
-                let processes = 1 + more;
-                if processes < 1 {
-                    return Err(WhatIfError::Processes(*more));
+                let now = basis.setup.processes.max(1);
+                let then = i32::try_from(now).unwrap_or(i32::MAX).saturating_add(*more);
+                if then < 1 {
+                    return Err(WhatIfError::Processes { processes: now, more: *more });
                 }
-                // All partitions are shared by all processes: together they are a larger one.
-                basis.setup.executors *= processes.unsigned_abs() as usize;
+                // Partitions are shared anew. A process takes whole ones, and those without any help nobody.
+                let most = basis.setup.partitions.max(now);
+                let then = usize::try_from(then).unwrap_or(1).min(most);
+                basis.others *= whole(now) / whole(then);
             }
+            Self::Workers(workers) => {
+                basis.workers = whole(*workers) / whole(basis.setup.workers.max(1));
+            }
+            Self::Delay(delay) => wait(basis, Some(*delay), None),
+            Self::Slo(slo) => wait(basis, None, Some(*slo)),
+            Self::InFlight(records) => basis.setup.in_flight_max = Some(*records),
             Self::Rows(rows) => {
                 for model in basis.setup.models.iter_mut().chain(&mut basis.setup.model_default) {
                     model.size_max = *rows;
                 }
                 for cost in basis.costs.values_mut() {
-                    let far = (super::basis::whole(*rows) / cost.rows_full).ln().abs().min(2.0);
-                    cost.rows_full = super::basis::whole(*rows);
+                    let far = (whole(*rows) / cost.rows_full).ln().abs().min(2.0);
+                    cost.rows_full = whole(*rows);
                     cost.rows_now = cost.rows_now.min(cost.rows_full);
                     // The further from what was seen, the less is known.
                     cost.error += 0.05 * far;
@@ -155,8 +185,25 @@ fn cost_of<'a>(basis: &'a mut Basis, name: &str) -> Result<&'a mut ModelCost, Wh
     basis.costs.get_mut(&model).ok_or_else(unknown)
 }
 
+/// Batches of every model close by another rule: after a wait, or for an objective, in seconds.
+fn wait(basis: &mut Basis, delay: Option<f64>, slo: Option<f64>) {
+    for model in basis.setup.models.iter_mut().chain(&mut basis.setup.model_default) {
+        model.delay_millis = delay.map(|delay| delay * 1e3);
+        model.slo_millis = slo.map(|slo| slo * 1e3);
+    }
+    let setup = &basis.setup;
+    for (number, cost) in &mut basis.costs {
+        let about = super::basis::model_setup(setup, basis.picture.names.name(*number));
+        let Some(size_max) = about.map(|about| about.size_max).filter(|size| *size > 0) else { continue };
+        // Under a backlog an objective is lost, and batches are as large as gains anything.
+        cost.rows_full = whole(if slo.is_some() { efficient(cost, size_max) } else { size_max });
+        cost.wait = delay.or(slo.map(|slo| slo / 2.0)).unwrap_or(0.0);
+    }
+}
+
 /// Every partition gets an equal part of all there is.
 fn spread(basis: &mut Basis) {
+    basis.is_spread = true;
     let partitions: Vec<i32> = basis.picture.partitions.keys().copied().collect();
     let n = i64::try_from(partitions.len().max(1)).unwrap_or(1);
     let mut means = basis.arriving.values().fold(super::sums::Mean::default(), |sum, mean| {
@@ -193,6 +240,10 @@ mod tests {
             ("executors=4", WhatIf::Executors(4)),
             ("processes=+1", WhatIf::Processes(1)),
             ("batch.size_max=128", WhatIf::Rows(128)),
+            ("workers=3", WhatIf::Workers(3)),
+            ("batch.delay_max=1s", WhatIf::Delay(1.0)),
+            ("batch.slo=2s", WhatIf::Slo(2.0)),
+            ("in_flight.records_max=7", WhatIf::InFlight(7)),
             ("model.a.b=c", WhatIf::Model { from: "a.b".to_owned(), to: "c".to_owned() }),
             ("keys=spread", WhatIf::Spread),
         ] {
@@ -220,6 +271,10 @@ mod tests {
             "cost.=1s+1s",
             "model.=b",
             "batch.size_max=0",
+            "batch.slo=0s",
+            "batch.delay_max=5",
+            "workers=0",
+            "in_flight.records_max=0",
         ] {
             assert!(text.parse::<WhatIf>().is_err(), "{text}");
         }

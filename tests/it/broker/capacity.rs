@@ -117,3 +117,33 @@ fn an_engine_that_does_not_observe_itself_says_so() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("capacity.observe"), "{output:?}");
     engine.kill();
 }
+
+#[test]
+fn the_processes_of_a_group_are_looked_at_together() {
+    let rig = rig();
+    let engines = [rig.engine("one"), rig.engine("two")];
+    let load = rig.load(25_000, Some(300.0));
+    let addresses = || {
+        let addresses: Option<Vec<String>> =
+            engines.iter().map(|engine| Some(engine.address()?.to_string())).collect();
+        addresses.map(|addresses| addresses.join(","))
+    };
+    until("both to serve", || addresses().map(|_| ()));
+    let addresses = addresses().unwrap();
+    let args = ["--attach", &addresses, "--what-if", "processes=-1", "--what-if", "processes=-2"];
+    until("what could be borne of every partition to be known", || {
+        let (found, _) = report(&capacity(&rig, &args[..4]));
+        let known = |one: &Value| one["rate_max"]["value"].as_f64() > Some(0.0);
+        let apart = engines.iter().map(|engine| partitions(&attached(&rig, engine, &[]).0).len());
+        // Each has half of the partitions, and a process fewer leaves one with all of them.
+        let half = apart.collect::<Vec<_>>() == [2, 2];
+        let total = |report: &Value| report["total"]["rate_max"]["value"].as_f64().unwrap_or(0.0);
+        let fewer = total(&found["cases"][0]["report"]) / total(&found["report"]);
+        let all = partitions(&found).len() == 4 && partitions(&found).iter().all(known);
+        (half && all && (0.4..0.6).contains(&fewer)).then_some(())
+    });
+    let none = capacity(&rig, &args);
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+    drop(load);
+    engines.into_iter().for_each(Engine::kill);
+}

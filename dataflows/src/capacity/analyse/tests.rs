@@ -59,6 +59,7 @@ fn picture(partitions: &[Made], rows: i64, seconds: i64) -> Picture {
         tick.models.push(ModelTick {
             model: "m".to_owned(),
             batches,
+            handoffs: Line::default(),
             latency: vec![(100, inferred)],
             cost: Some(Cost { fixed: 2_000.0, row: 500.0, efficient: 64 }),
         });
@@ -205,7 +206,11 @@ fn what_if_changes_one_thing() {
     let (same, more, _) = bears(&["load=+50%"]);
     assert!((same / rate - 1.0).abs() < 1e-9 && (more / used - 1.5).abs() < 1e-9);
     assert!((bears(&["executors=2"]).0 / rate - 2.0).abs() < 1e-9);
-    assert!((bears(&["processes=+2"]).0 / rate - 3.0).abs() < 1e-9);
+    assert!((bears(&["processes=+1"]).0 / rate - 2.0).abs() < 1e-9);
+    assert!((bears(&["processes=+7"]).0 / rate - 2.0).abs() < 1e-9, "there are two partitions");
+    // The first bears what a whole process does once the second is another's: half of it beside half of 600.
+    let first = bears(&["processes=+1"]).2.partitions[0].rate_max.unwrap().value;
+    assert!((first / 1_582.0 - 1.0).abs() < 0.01, "{first}");
     // 16 rows in 10 ms.
     assert!((bears(&["batch.size_max=16"]).0 / 1_600.0 - 1.0).abs() < 0.01);
     assert!((bears(&["cost.m=4ms+250us"]).0 / 3_200.0 - 1.0).abs() < 0.01);

@@ -39,7 +39,7 @@ fn model() -> impl Strategy<Value = ModelTick> {
         |(model, batches, latency)| {
             let mut line = Line::default();
             batches.iter().for_each(|(rows, micros)| line.add(Line::point(*rows, *micros)));
-            ModelTick { model: format!("m{model}"), batches: line, latency, cost: None }
+            ModelTick { model: format!("m{model}"), batches: line, handoffs: line, latency, cost: None }
         },
     )
 }
@@ -99,6 +99,7 @@ fn named(picture: &Picture) -> Named {
     let series = sums.series.iter().map(|(series, line)| {
         let key = match series {
             Series::Batches(model) => format!("batches {}", names.name(*model)),
+            Series::Handoffs(model) => format!("handoffs {}", names.name(*model)),
             Series::Latency(model, bucket) => format!("latency {} {bucket}", names.name(*model)),
             other => format!("{other:?}"),
         };
