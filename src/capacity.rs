@@ -4,6 +4,7 @@
 //! The analysis itself is [`dataflows::capacity`].
 
 mod attach;
+mod autopilot;
 mod cases;
 mod history;
 mod page;
@@ -18,6 +19,7 @@ mod watch;
 use dataflows::capacity::{Basis, Picture, Setup, Spans, Tick};
 
 pub use attach::{AttachError, fetch};
+pub use autopilot::{Autopilot, Entry, Shown};
 pub use history::{History, HistoryError, look, read};
 pub use page::page;
 pub use recorder::Recorder;

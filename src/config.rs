@@ -8,6 +8,7 @@
 //!                       Config  ── contradictions? ──▶ faults, shown where they stand
 //! ```
 
+mod autopilot;
 mod buckets;
 mod capacity;
 mod explain;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 use toml::{Table, Value};
 
+pub use autopilot::{Autopilot, Mode};
 pub use capacity::Capacity;
 pub use explain::{DEFAULT_TOML, Explained, Section, comment, markdown, sections};
 pub use fault::{Fault, Faults};

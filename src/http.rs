@@ -17,13 +17,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use dataflows::capacity::Report;
 use operators::health::Health;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 
-use crate::capacity::{Kept, setup_line, tick_line};
+use crate::capacity::{Kept, Shown as AutopilotShown, setup_line, tick_line};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
 /// Connections at once; a further one waits.
@@ -167,12 +169,22 @@ async fn ready(State(shown): State<Shown>) -> Response {
     answer(&shown, "ready", shown.health.is_ready())
 }
 
+/// A report, and what was done about it.
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autopilot: Option<Arc<AutopilotShown>>,
+}
+
 /// What was found last, as one object; before the first second is over there is nothing.
 async fn capacity_report(State(shown): State<Shown>) -> Response {
     let Some(capacity) = shown.capacity else { return StatusCode::NOT_FOUND.into_response() };
     match capacity.report() {
         Some(report) => {
-            let text = serde_json::to_string(&*report).expect("it has texts for keys");
+            let with_autopilot = Found { report: &report, autopilot: capacity.autopilot() };
+            let text = serde_json::to_string(&with_autopilot).expect("it has texts for keys");
             ([(header::CONTENT_TYPE, "application/json")], text).into_response()
         }
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -184,7 +196,7 @@ async fn capacity_ticks(State(shown): State<Shown>, RawQuery(query): RawQuery) -
     let Some(capacity) = shown.capacity else { return StatusCode::NOT_FOUND.into_response() };
     let query = query.unwrap_or_default();
     let after = query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok());
-    let mut text = setup_line(capacity.setup());
+    let mut text = setup_line(&capacity.setup());
     for tick in capacity.ticks_after(after.unwrap_or(i64::MIN)) {
         text.push_str(&tick_line(&tick));
     }

@@ -19,8 +19,9 @@ use operators::journal::Journal;
 use operators::model::load::{ModelSettings, load_catalog};
 use operators::model::store::{self, Found};
 use operators::outbox::TransactionLimit;
+use operators::tuning::Tuning;
 
-use crate::capacity::{Watch, configured, model_setup, retention};
+use crate::capacity::{Autopilot, Watch, configured, model_setup, retention};
 use crate::cli::{Candidate, CliError, Context, Exit};
 use crate::config::{self, Config, JournalFolder, OffsetsMissing, Order, ResultKey, batch_bytes_max};
 use crate::load::ModelRow;
@@ -59,7 +60,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
         output: config.output(id).map(str::to_owned),
         inputs: config.inputs(id),
         not_finite: config.not_finite(id),
-        batch: config.batch_policy(id),
+        batch: config.batch_ceiling(id),
         batch_bytes_max: config.batch_bytes_max(id),
         limits: config.limits(id),
         open_bytes_max: open_bytes_max(config),
@@ -86,7 +87,7 @@ pub fn open_models(config: &Config, context: &Context) -> Result<Models, CliErro
 
 /// The most bytes of model files that one executor keeps open.
 pub fn open_bytes_max(config: &Config) -> Option<u64> {
-    let executors = config.onnx.executors * config.onnx.devices.len();
+    let executors = config.executors_started() * config.onnx.devices.len();
     let together = config.onnx.open_bytes_max? / executors.max(1);
     Some(u64::try_from(together).unwrap_or(u64::MAX))
 }
@@ -122,10 +123,11 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
     metrics.tell_apart(named, config.http_tenants_max);
     let topics = Topics::look(config, &*broker)?;
     let journal = journal(config, &models, context)?;
-    let watch = watch(config, context, &models.catalog, &topics.requests, &metrics)?;
+    let tuning = Arc::new(Tuning::new(models.catalog.listings().len()));
+    let watch = watch(config, context, &models.catalog, &topics.requests, &metrics, &tuning)?;
     let engine = Engine {
         journal,
-        config: inference_config(config, &topics),
+        config: inference_config(config, &topics, tuning),
         models,
         broker,
         health: Arc::clone(&health),
@@ -140,7 +142,9 @@ pub fn prepare(config: &Config, context: &Context, broker: Arc<dyn Broker>) -> R
 fn setup(config: &Config, catalog: &Catalog, requests: &TopicDescription) -> Setup {
     let served = catalog.listings().iter().filter_map(|listing| match listing {
         Listing::Served(served) => {
-            Some(model_setup(config, &served.id, served.batch, served.devices.clone()))
+            // As it begins: an autopilot may raise it up to what is served.
+            let policy = config.batch_policy(&served.id).within(served.batch.size_max());
+            Some(model_setup(config, &served.id, policy, served.devices.clone()))
         }
         Listing::Unavailable { .. } => None,
     });
@@ -159,6 +163,7 @@ fn watch(
     catalog: &Catalog,
     requests: &TopicDescription,
     metrics: &Metrics,
+    tuning: &Arc<Tuning>,
 ) -> Result<Option<Watch>, CliError> {
     if !config.capacity.observe {
         return Ok(None);
@@ -168,7 +173,13 @@ fn watch(
     let gatherer = Arc::new(Gatherer::new(models, config.capacity.keys_max));
     metrics.gather(Arc::clone(&gatherer));
     let clock = Arc::clone(&context.clock);
-    let watch = Watch::start(gatherer, setup, config.capacity.objective, config.capacity.span, clock)
+    let autopilot = Autopilot::new(config, catalog, Arc::clone(tuning)).map_err(|error| {
+        let path = config.capacity.autopilot.audit.clone().unwrap_or_default();
+        CliError::failed(Exit::Unusable, format!("could not write {}: {error}", path.display()))
+            .with_help("set `capacity.autopilot.audit` to a file that can be written, or to \"\" for none")
+    })?;
+    let (objective, span) = (config.capacity.objective, config.capacity.span);
+    let watch = Watch::start(gatherer, setup, objective, span, clock, autopilot)
         .map_err(|error| CliError::failed(Exit::Failed, format!("could not start a thread: {error}")))?;
     metrics.show_capacity(watch.kept());
     Ok(Some(watch))
@@ -259,10 +270,10 @@ fn bytes_max(topic: &TopicDescription, config: &Config) -> usize {
     topic_bytes_max(topic).min(producer).saturating_sub(RECORD_WIRE_OVERHEAD)
 }
 
-fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
+fn inference_config(config: &Config, topics: &Topics, tuning: Arc<Tuning>) -> InferenceConfig {
     InferenceConfig {
         workers: config.workers,
-        executors: config.onnx.executors,
+        executors: config.executors_started(),
         open_bytes_max: open_bytes_max(config),
         queued_batches: 1,
         run_grace: config.onnx.run_grace,
@@ -285,6 +296,7 @@ fn inference_config(config: &Config, topics: &Topics) -> InferenceConfig {
         record_bytes_max: config.records_bytes_max,
         in_flight_records_max: config.in_flight.records_max,
         in_flight_bytes_max: config.in_flight.bytes_max,
+        tuning,
         allowances: Arc::new(Allowances::new(Arc::new(config.shares()))),
         activation: ACTIVATION,
         dead_letters_per_minute_max: config.dead_letters_per_minute_max,

@@ -74,7 +74,7 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
     let providers =
         |providers: &[Provider]| providers.iter().map(|provider| onnx_provider(*provider)).collect();
     let models = config.models.overrides.iter().map(|(id, model)| {
-        let rows_max = Some(config.batch_policy(id).size_max());
+        let rows_max = Some(config.batch_ceiling(id).size_max());
         let providers = model.providers.as_deref().map(providers);
         let options = ModelOptions { providers, rows_max, buckets: model.buckets.clone() };
         (id.clone(), options)
@@ -87,7 +87,7 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         fp16: config.onnx.fp16,
         engine_cache: config.onnx.engine_cache.clone(),
         intra_threads: config.onnx.intra_threads,
-        rows_max: config.batch_policy_default().size_max(),
+        rows_max: config.batch_ceiling_default().size_max(),
         buckets: config.onnx.buckets.clone(),
         bytes_max: store::BYTES_MAX,
         models: models.collect(),

@@ -86,6 +86,7 @@ fn executing(name: &'static str, floats: usize, rows: usize) -> Piece {
     let backend = Arc::new(backend(floats));
     let files = loaded(&backend).files;
     let mut executor = Executor::new(ExecuteParts {
+        tuning: Arc::default(),
         device: 0,
         backend,
         files: Arc::new(files),

@@ -129,6 +129,7 @@ fn parts(
     let observer = Arc::clone(told) as Arc<dyn Observer>;
     let (topic, group) = ("inference.requests".to_owned(), "inference-workers".to_owned());
     ExecuteParts {
+        tuning: Arc::default(),
         device: 0,
         backend,
         files: Arc::new(loaded.files.clone()),

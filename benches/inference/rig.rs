@@ -167,6 +167,16 @@ fn run(worker: &mut Worker, cost: Cost, batch: BatchPolicy, load: Load) -> Ran {
     }
 }
 
+fn letters(clock: &Arc<dyn Clock>, observer: &Arc<dyn Observer>, health: &Arc<Health>) -> Letters {
+    let (topic, group) = ("inference.requests".to_owned(), "inference-workers".to_owned());
+    Letters {
+        head: Arc::new(Letterhead { topic, group, partitions: 1, bytes_max: 1 << 20 }),
+        clock: Arc::clone(clock),
+        observer: Arc::clone(observer),
+        breaker: Arc::new(Breaker::new(None, Arc::clone(health), Arc::clone(observer))),
+    }
+}
+
 /// The operator and its device.
 fn build(
     worker: &mut Worker,
@@ -179,14 +189,9 @@ fn build(
 ) -> Handle<u64, Arc<Block>> {
     let observer = Arc::clone(notes) as Arc<dyn Observer>;
     let health = Arc::<Health>::default();
-    let (topic, group) = ("inference.requests".to_owned(), "inference-workers".to_owned());
-    let letters = Letters {
-        head: Arc::new(Letterhead { topic, group, partitions: 1, bytes_max: 1 << 20 }),
-        clock: Arc::clone(clock),
-        observer: Arc::clone(&observer),
-        breaker: Arc::new(Breaker::new(None, Arc::clone(&health), Arc::clone(&observer))),
-    };
+    let letters = letters(clock, &observer, &health);
     let execute = ExecuteParts {
+        tuning: Arc::default(),
         device: 0,
         backend,
         files: Arc::new(loaded.files),
@@ -201,6 +206,7 @@ fn build(
         clock: Arc::clone(clock),
     };
     let infer = InferParts {
+        tuning: Arc::default(),
         catalog: Arc::new(loaded.catalog),
         letters,
         allowances: Arc::default(),
@@ -214,6 +220,7 @@ fn build(
         let (input, blocks) = scope.new_input();
         let outcomes = blocks.infer(infer, alarms, |home| {
             Box::new(Threads::start(ThreadsParts {
+                tuning: Arc::default(),
                 name: "bench".to_owned(),
                 executor: Box::new(move || Executor::new(execute.clone())),
                 executors: EXECUTORS,

@@ -239,6 +239,7 @@ fn start_device(
         name: if models.catalog.devices() > 1 { format!("{name}, device {number}") } else { name },
         executor: Box::new(move || Executor::new(parts.clone())),
         executors: config.executors,
+        tuning: Arc::clone(&shared.tuning),
         queued: config.queued_batches,
         home: home.clone(),
         warm,

@@ -41,6 +41,7 @@ use operators::ports::Ports;
 use operators::sink::{Progress, Sink, SinkParts};
 use operators::source::{SourceParts, source};
 use operators::tenure::Tenure;
+use operators::tuning::Tuning;
 use timely::dataflow::operators::Concatenate;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
@@ -92,6 +93,8 @@ pub struct InferenceConfig {
     pub in_flight_bytes_max: usize,
     /// What tenants and models get of a device, and what tenants may ask for.
     pub allowances: Arc<Allowances>,
+    /// What the process may change of itself while it runs, shared with whoever changes it.
+    pub tuning: Arc<Tuning>,
     /// What one activation of a source polls at most.
     pub activation: PollLimit,
     /// The dead letters of a minute for which no sender is to blame, at most; `None` for any number.
@@ -138,6 +141,8 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     /// What may be in flight.
     pub budget: Arc<Budget>,
+    /// What the process may change of itself while it runs.
+    pub tuning: Arc<Tuning>,
     /// A bound on dead letters.
     pub breaker: Arc<Breaker>,
     /// When the oldest epoch last came nearer to its end.
@@ -173,7 +178,8 @@ impl Shared {
             ports: Arc::new(Ports::new(config.workers)),
             tenure: Arc::new(Tenure::new()),
             outbox: Arc::new(Outbox::new(config.commit_order)),
-            budget: Arc::new(Budget::new(budget)),
+            budget: Arc::new(Budget::tuned(budget, Arc::clone(&config.tuning))),
+            tuning: Arc::clone(&config.tuning),
             breaker: Arc::new(breaker),
             progress: Arc::default(),
             faults: Arc::new(Faults::new()),
@@ -224,6 +230,7 @@ impl Shared {
         };
         let files = models.files.iter().filter(|(model, _)| placed(model));
         ExecuteParts {
+            tuning: Arc::clone(&self.tuning),
             backend: Arc::clone(&models.backend),
             device,
             files: Arc::new(files.map(|(model, file)| (*model, file.clone())).collect()),
@@ -268,6 +275,7 @@ pub fn build(
         bytes_max: config.record_bytes_max,
     };
     let infer_parts = InferParts {
+        tuning: Arc::clone(&config.tuning),
         catalog: Arc::clone(&models.catalog),
         letters: shared.letters(config),
         allowances: Arc::clone(&config.allowances),

@@ -11,13 +11,14 @@
 //! after that whether one starves, so one of both sees the other.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::broker::Committed;
 use crate::broker::PollLimit;
 use crate::done::Done;
 use crate::lease::{NextOffset, Partition};
 use crate::metadata::Metadata;
+use crate::tuning::Tuning;
 
 /// What is charged for a record beside its bytes: its places in the ledger, in blocks and in outcomes.
 pub const OVERHEAD_BYTES: usize = 256;
@@ -41,12 +42,15 @@ pub struct Budget {
     bytes: Pool,
     in_flight: AtomicUsize,
     starved: AtomicBool,
+    tuning: Arc<Tuning>,
 }
 
 #[derive(Debug)]
 struct Pool {
+    max: usize,
     share: usize,
-    common: usize,
+    /// What all shares take.
+    reserved: usize,
     /// Below zero for a moment when a release overtakes the charge that it follows.
     common_used: AtomicIsize,
 }
@@ -84,16 +88,18 @@ pub struct LeaseAccount {
 impl Pool {
     fn new(max: usize, partitions: usize) -> Self {
         let share = max / 2 / partitions.max(1);
-        Self { share, common: max - share * partitions.max(1), common_used: AtomicIsize::new(0) }
+        Self { max, share, reserved: share * partitions.max(1), common_used: AtomicIsize::new(0) }
     }
 
     fn share(&self, lease: &LeaseAccount) -> usize {
         if lease.shareless { 0 } else { self.share }
     }
 
-    fn room(&self, lease: &LeaseAccount, used: usize) -> usize {
+    /// What a lease may take that has so much, where `max` holds now. Shares stay as they were made: what was taken from the common part is
+    /// given back to it.
+    fn room(&self, lease: &LeaseAccount, used: usize, max: usize) -> usize {
         let used_of_common = usize::try_from(self.common_used.load(Ordering::SeqCst)).unwrap_or(0);
-        let common = self.common.saturating_sub(used_of_common);
+        let common = max.saturating_sub(self.reserved).saturating_sub(used_of_common);
         self.share(lease).saturating_sub(used) + common
     }
 
@@ -108,7 +114,13 @@ impl Pool {
 impl Budget {
     /// A budget of which nothing is used.
     pub fn new(config: BudgetConfig) -> Self {
+        Self::tuned(config, Arc::default())
+    }
+
+    /// The same, of a process whose bound on records may change: down to the shares of its partitions, which are half of what it is now.
+    pub fn tuned(config: BudgetConfig, tuning: Arc<Tuning>) -> Self {
         Self {
+            tuning,
             partitions: config.partitions,
             records: Pool::new(config.records_max, config.partitions),
             bytes: Pool::new(config.bytes_max, config.partitions),
@@ -126,8 +138,9 @@ impl Budget {
 
     /// How much the lease may poll now; `None` if nothing.
     pub fn room(&self, lease: &LeaseAccount) -> Option<PollLimit> {
-        let records = self.records.room(lease, lease.records());
-        let bytes = self.bytes.room(lease, lease.bytes.load(Ordering::SeqCst));
+        let records_max = self.tuning.in_flight(self.records.max);
+        let records = self.records.room(lease, lease.records(), records_max);
+        let bytes = self.bytes.room(lease, lease.bytes.load(Ordering::SeqCst), self.bytes.max);
         if records > 0 && bytes > 0 {
             // What a poll is told in bytes is payload; each record costs its overhead besides.
             let records = records.min(bytes / OVERHEAD_BYTES + 1);
@@ -277,15 +290,40 @@ mod tests {
         assert!(budget.room(&first).is_some());
     }
 
+    #[test]
+    fn a_bound_that_is_tuned_leaves_shares_and_what_was_taken_as_they_are() {
+        let tuning = Arc::new(Tuning::default());
+        let config = BudgetConfig { records_max: 100, bytes_max: usize::MAX / 4, partitions: 5 };
+        let budget = Budget::tuned(config, Arc::clone(&tuning));
+        let (first, second) = (LeaseAccount::default(), LeaseAccount::default());
+        tuning.set_in_flight(200);
+        assert_eq!(budget.room(&first).unwrap().records, 10 + 150);
+        budget.charge(&first, 160, 0);
+        assert!(budget.room(&first).is_none());
+        assert_eq!(budget.room(&second).unwrap().records, 10);
+        tuning.set_in_flight(60);
+        budget.charge(&second, 10, 0);
+        assert!(budget.room(&second).is_none(), "more is in flight than there may be now");
+        budget.release(&first, 150, 0);
+        assert_eq!(budget.room(&second).unwrap().records, 10, "what shares leave of 60");
+        budget.release(&first, 10, 0);
+        budget.release(&second, 10, 0);
+        assert_eq!(budget.records.common_used.load(Ordering::SeqCst), 0);
+    }
+
     proptest! {
         #[test]
         fn what_is_released_is_as_it_was_before(
-            moves in prop::collection::vec((0_usize..4, 1_usize..40), 1..100),
+            moves in prop::collection::vec((0_usize..4, 1_usize..40, 1_usize..64), 1..100),
         ) {
-            let budget = budget(64, 4);
+            let tuning = Arc::new(Tuning::default());
+            let config = BudgetConfig { records_max: 64, bytes_max: usize::MAX / 4, partitions: 4 };
+            let budget = Budget::tuned(config, Arc::clone(&tuning));
             let leases: Vec<LeaseAccount> = (0..4).map(|_| LeaseAccount::default()).collect();
             let mut charged = Vec::new();
-            for (place, records) in moves {
+            for (place, records, records_max) in moves {
+                // Whatever happens to the bound meanwhile.
+                tuning.set_in_flight(records_max);
                 if let Some(limit) = budget.room(&leases[place]) {
                     let records = records.min(limit.records);
                     budget.charge(&leases[place], records, records);

@@ -33,6 +33,7 @@ use crate::observe::{BatchSeen, CloseReason, Observer, RowSeen};
 use crate::outcome::{Kind, Outcomes};
 use crate::records::Size;
 use crate::tensor::Column;
+use crate::tuning::Tuning;
 use crate::watch::Watch;
 
 /// What the executors of a process share.
@@ -58,6 +59,8 @@ pub struct ExecuteParts {
     pub result_form: ResultForm,
     /// Whom to tell.
     pub observer: Arc<dyn Observer>,
+    /// What was changed of when batches close.
+    pub tuning: Arc<Tuning>,
     /// Where what runs is written down, if anywhere.
     pub journal: Option<Arc<Journal>>,
     /// The time.
@@ -119,7 +122,8 @@ impl Executor {
     /// there. Not known of one for which an objective says how long rows wait.
     fn handoff(&self, batch: &Batch, started: Moment) -> Option<Duration> {
         let polled = batch.runs.iter().map(|run| run.block.polled.polled_at);
-        let ready = match (batch.closed, batch.served.batch) {
+        let policy = self.parts.tuning.policy(batch.model, batch.served.batch);
+        let ready = match (batch.closed, policy) {
             (CloseReason::Full, _) => polled.max()?,
             (CloseReason::Deadline, BatchPolicy::Static { delay_max, .. }) => polled.min()?.after(delay_max),
             _ => return None,

@@ -232,6 +232,7 @@ pub(crate) fn execute_parts(
     observer: &Arc<Recorder>,
 ) -> ExecuteParts {
     ExecuteParts {
+        tuning: Arc::default(),
         backend: Arc::clone(&models.backend) as Arc<dyn Backend>,
         device: 0,
         files: Arc::clone(&models.files),

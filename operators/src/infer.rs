@@ -48,6 +48,7 @@ use crate::journal::Journal;
 use crate::letters::Letters;
 use crate::observe::Observer;
 use crate::outcome::Outcomes;
+use crate::tuning::Tuning;
 
 /// What the operator works with.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct InferParts {
     pub letters: Letters,
     /// What tenants and models get of the device, and what tenants may ask for.
     pub allowances: Arc<Allowances>,
+    /// What was changed of when batches close.
+    pub tuning: Arc<Tuning>,
     /// What tells which records were in flight when a process died, if anything does.
     pub journal: Option<Arc<Journal>>,
     /// Where a broken device is told.

@@ -56,5 +56,6 @@ pub mod tenants;
 pub mod tensor;
 pub mod tenure;
 pub mod transaction;
+pub mod tuning;
 pub mod watch;
 pub mod window;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dataflows::capacity::{Basis, Gatherer, Objective, Report, Setup, Spans, Tick, analyse};
 use operators::clock::Clock;
 
+use super::autopilot::{Autopilot, Shown};
 use super::threads::Threads;
 use super::{PANE_TICKS, panes};
 
@@ -19,6 +20,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// core.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 const REPORT_RARITY: u32 = 100;
+
+/// However long it takes: on a machine that is short of cores a report takes long, and is wanted.
+const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 /// Cells of the ticks that are kept for whoever attaches, at most: some tens of megabytes. Of older ticks everything else is kept.
 const CELLS_KEPT_MAX: usize = 300_000;
@@ -33,17 +37,23 @@ pub struct Watch {
 /// What a watch keeps for those who ask.
 #[derive(Debug)]
 pub struct Kept {
-    setup: Setup,
+    setup: Mutex<Setup>,
     objective: Objective,
     ticks: Mutex<VecDeque<Arc<Tick>>>,
     report: Mutex<Option<Arc<Report>>>,
+    autopilot: Mutex<Option<Arc<Shown>>>,
     stop: AtomicBool,
 }
 
 impl Kept {
-    /// What does not change.
-    pub fn setup(&self) -> &Setup {
-        &self.setup
+    /// What the engine is like; nobody but its autopilot changes it.
+    pub fn setup(&self) -> Setup {
+        lock(&self.setup).clone()
+    }
+
+    /// What the autopilot has done; nothing if there is none.
+    pub fn autopilot(&self) -> Option<Arc<Shown>> {
+        lock(&self.autopilot).clone()
     }
 
     /// The ticks that are kept and ended after this moment, in milliseconds since the Unix epoch; the oldest first.
@@ -77,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
-    /// Begins to watch over an engine that tells `gatherer`, looking back as far as `span`.
+    /// Begins to watch over an engine that tells `gatherer`, looking back as far as `span`; with an autopilot, what is found is acted on.
     ///
     /// # Errors
     ///
@@ -88,12 +98,23 @@ impl Watch {
         objective: Objective,
         span: Duration,
         clock: Arc<dyn Clock>,
+        autopilot: Option<Autopilot>,
     ) -> std::io::Result<Self> {
-        let (ticks, report) = (Mutex::default(), Mutex::default());
-        let kept = Arc::new(Kept { setup, objective, ticks, report, stop: AtomicBool::new(false) });
+        let shown = autopilot.as_ref().map(|autopilot| Arc::new(autopilot.shown().clone()));
+        let kept = Arc::new(Kept {
+            setup: Mutex::new(setup),
+            objective,
+            ticks: Mutex::default(),
+            report: Mutex::default(),
+            autopilot: Mutex::new(shown),
+            stop: AtomicBool::new(false),
+        });
         let watched = Arc::clone(&kept);
-        let run =
-            move || timely::execute_directly(move |worker| watch(worker, &watched, &gatherer, span, &*clock));
+        let run = move || {
+            timely::execute_directly(move |worker| {
+                watch(worker, &watched, &gatherer, span, &*clock, autopilot);
+            });
+        };
         let thread = std::thread::Builder::new().name("capacity".to_owned()).spawn(run)?;
         Ok(Self { kept, thread: Some(thread) })
     }
@@ -122,6 +143,7 @@ fn watch(
     gatherer: &Gatherer,
     span: Duration,
     clock: &dyn Clock,
+    mut autopilot: Option<Autopilot>,
 ) {
     let panes = panes(span);
     let most = panes.saturating_mul(usize::try_from(PANE_TICKS).unwrap_or(1));
@@ -146,10 +168,16 @@ fn watch(
         kept.keep(tick, most);
         let began = clock.now();
         if report_due <= began {
-            let basis = Basis::new(spans.picture(), kept.setup.clone());
-            *lock(&kept.report) = Some(Arc::new(analyse(&basis, kept.objective)));
+            let basis = Basis::new(spans.picture(), kept.setup());
+            let report = analyse(&basis, kept.objective);
+            if let Some(autopilot) = autopilot.as_mut().filter(|autopilot| !autopilot.is_off()) {
+                autopilot.look(&report, &mut lock(&kept.setup));
+                *lock(&kept.autopilot) = Some(Arc::new(autopilot.shown().clone()));
+            }
+            *lock(&kept.report) = Some(Arc::new(report));
             let took = clock.now().since(began);
-            report_due = began.after(REPORT_INTERVAL.max(took.saturating_mul(REPORT_RARITY)));
+            let pause = took.saturating_mul(REPORT_RARITY).clamp(REPORT_INTERVAL, REPORT_INTERVAL_MAX);
+            report_due = began.after(pause);
         }
     }
 }

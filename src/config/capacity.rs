@@ -5,6 +5,7 @@ use std::time::Duration;
 use dataflows::capacity::Objective;
 use serde::Deserialize;
 
+use super::autopilot::{Autopilot, AutopilotFile};
 use super::tenants::Within;
 use super::units::Interval;
 
@@ -17,10 +18,11 @@ pub(super) struct CapacityFile {
     lag_max: Interval,
     utilisation: Within<1, 100>,
     keys_max: Within<1, 100_000>,
+    pub(super) autopilot: AutopilotFile,
 }
 
 /// What capacity analysis goes by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Capacity {
     /// Whether the engine gathers what it needs.
     pub observe: bool,
@@ -30,10 +32,13 @@ pub struct Capacity {
     pub keys_max: usize,
     /// What is to be kept, and how far it looks ahead.
     pub objective: Objective,
+    /// What the engine may change of itself.
+    pub autopilot: Autopilot,
 }
 
-pub(super) fn capacity(written: &CapacityFile) -> Capacity {
+pub(super) fn capacity(written: &CapacityFile, autopilot: Autopilot) -> Capacity {
     Capacity {
+        autopilot,
         observe: written.observe,
         span: written.span.0,
         keys_max: usize::try_from(written.keys_max.0).unwrap_or(usize::MAX),

@@ -10,6 +10,7 @@ use operators::model::InputOptions;
 use operators::model::onnx::BucketRule;
 use operators::share::Shares;
 
+use super::autopilot::autopilot;
 use super::capacity::{Capacity, capacity};
 use super::fault::Fault;
 use super::key::Key;
@@ -354,6 +355,10 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
     if !faults.is_empty() {
         return Err(faults);
     }
+    let onnx = onnx(written.onnx, machine);
+    let suggested = executors(Count::Auto, onnx.devices.len(), machine);
+    let autopilot =
+        autopilot(&written.capacity.autopilot, onnx.executors, suggested, written.in_flight.records_max.0);
     Ok(Config {
         delivery: written.delivery,
         workers: count(written.workers, machine),
@@ -389,10 +394,10 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         stop_drain_timeout: written.stop.drain_timeout.0,
         tenants: tenants(&written.tenants),
         models: models(written.models),
-        onnx: onnx(written.onnx, machine),
+        onnx,
         http_address: written.http.address.0,
         http_tenants_max: usize::from(written.http.tenants_max),
-        capacity: capacity(&written.capacity),
+        capacity: capacity(&written.capacity, autopilot),
         log_format: written.log.format,
         log_filter: written.log.filter,
     })
@@ -405,16 +410,21 @@ fn count(written: Count, machine: &Machine) -> usize {
     }
 }
 
+/// Executor threads of each of so many devices.
+fn executors(written: Count, devices: usize, machine: &Machine) -> usize {
+    match written {
+        Count::Auto => (machine.cores.clamp(1, 8) / devices.max(1)).max(1),
+        Count::Exactly(executors) => executors,
+    }
+}
+
 fn onnx(written: OnnxFile, machine: &Machine) -> Onnx {
     let devices: Vec<i32> = written.devices.into_iter().map(|device| device.0).collect();
     Onnx {
         library: Some(written.library).filter(|path| !path.as_os_str().is_empty()),
         providers: written.providers,
         require_gpu: written.require_gpu,
-        executors: match written.executors {
-            Count::Auto => (machine.cores.clamp(1, 8) / devices.len().max(1)).max(1),
-            Count::Exactly(executors) => executors,
-        },
+        executors: executors(written.executors, devices.len(), machine),
         devices,
         fp16: written.fp16,
         buckets: written.buckets.0,

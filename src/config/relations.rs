@@ -88,6 +88,7 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
         "at least one provider has to be listed",
     );
     devices(config, &mut require);
+    autopilot(config, &mut require);
     let own = config.models.overrides.values().filter_map(|model| model.providers.as_ref());
     let has_tensorrt =
         own.chain([&config.onnx.providers]).flatten().any(|provider| *provider == Provider::Tensorrt);
@@ -101,6 +102,34 @@ pub fn contradictions(config: &Config) -> Vec<Contradiction> {
 }
 
 type Require<'a> = dyn FnMut(bool, &str, &str, &'static str) + 'a;
+
+/// The autopilot needs to see what it changes, and goes up from what is configured.
+fn autopilot(config: &Config, require: &mut Require<'_>) {
+    let about = &config.capacity.autopilot;
+    if about.mode == super::Mode::Off {
+        return;
+    }
+    let mode = "capacity.autopilot.mode";
+    require(config.capacity.observe, mode, "capacity.observe", "what is not observed is not judged");
+    require(
+        about.executors_max >= config.onnx.executors,
+        "capacity.autopilot.executors_max",
+        "onnx.executors",
+        "it goes up from what is configured",
+    );
+    require(
+        about.in_flight_max >= config.in_flight.records_max,
+        "capacity.autopilot.in_flight_records_max",
+        "in_flight.records_max",
+        "it goes up from what is configured",
+    );
+    require(
+        about.batch_delay_max < config.outcome_deadline,
+        "capacity.autopilot.batch_delay_max",
+        "outcome.deadline",
+        "a request that waits for others would stop the engine",
+    );
+}
 
 /// Each device has a worker that is its home, and each model at least one device.
 fn devices(config: &Config, require: &mut Require<'_>) {

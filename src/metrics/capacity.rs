@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use dataflows::capacity::pilot::Kind;
 use dataflows::capacity::report::PartitionReport;
 use dataflows::capacity::verdict::Verdict;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::capacity::Kept;
@@ -25,6 +27,16 @@ struct PartitionLabel {
 struct VerdictLabel {
     partition: i32,
     verdict: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SettingLabel {
+    setting: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
 }
 
 impl Capacity {
@@ -55,6 +67,26 @@ const GAUGES: [Gauge; 4] = [
     ),
 ];
 
+impl Capacity {
+    fn encode_autopilot(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let shown = self.0.get().and_then(|kept| kept.autopilot());
+        let help = "Settings that the autopilot may change, as they are: numbers, or microseconds";
+        let mut gauge = encoder.encode_descriptor("autopilot_setting", help, None, MetricType::Gauge)?;
+        for (setting, value) in shown.iter().flat_map(|shown| &shown.values) {
+            let label = SettingLabel { setting: setting.to_string() };
+            ConstGauge::new(*value).encode(gauge.encode_family(&label)?)?;
+        }
+        let help = "Changes that the autopilot has made, or, as a dry run, would have made";
+        let mut counter = encoder.encode_descriptor("autopilot_changes", help, None, MetricType::Counter)?;
+        for kind in Kind::ALL.into_iter().filter(|_| shown.is_some()) {
+            let count = shown.as_ref().and_then(|shown| shown.counts.get(&kind)).copied().unwrap_or(0);
+            let label = KindLabel { kind: kind.name() };
+            ConstCounter::new(count).encode(counter.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Collector for Capacity {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let report = self.0.get().and_then(|kept| kept.report());
@@ -68,6 +100,7 @@ impl Collector for Capacity {
                 }
             }
         }
+        self.encode_autopilot(&mut encoder)?;
         let help = "1 for what is the matter with the partition, else 0";
         let mut gauge = encoder.encode_descriptor("capacity_verdict", help, None, MetricType::Gauge)?;
         for partition in partitions() {

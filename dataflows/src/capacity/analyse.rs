@@ -257,7 +257,7 @@ impl Part {
             lost_in: ahead.lost_in(basis.setup.retention_millis),
             missed_in,
             hot_key,
-            finding: Finding { verdict, evidence: signs.evidence(verdict), advice },
+            finding: Finding::new(verdict, signs.evidence(verdict), advice),
         }
     }
 }

@@ -156,13 +156,20 @@ impl Basis {
         batches(&recent.series).map(|(_, line)| float(line.x)).sum::<f64>() / recent.seconds()
     }
 
-    /// The part of the time of its threads for which a stage was useful lately.
+    /// The part of the time of its threads for which a stage was useful lately; of executors, for which they had something to do.
     pub fn useful(&self, stage: Stage) -> Option<f64> {
         let recent = &self.picture.recent;
         if stage == Stage::Infer {
             let executors = whole(self.setup.executors.max(1) * self.setup.devices.max(1));
-            let busy: f64 = batches(&recent.series).map(|(_, line)| float(line.y)).sum::<f64>() / 1e6;
-            return (busy > 0.0).then(|| busy / recent.seconds() / executors);
+            let busy: f64 = batches(&recent.series).map(|(_, line)| float(line.y)).sum();
+            // An executor that waits for a batch whose rows are there is no more to be had than one that runs.
+            let handed: f64 = recent
+                .series
+                .iter()
+                .filter(|(series, _)| matches!(series, Series::Handoffs(_)))
+                .map(|(_, line)| float(line.y))
+                .sum();
+            return (busy > 0.0).then(|| (busy + handed) / 1e6 / recent.seconds() / executors);
         }
         let line = recent.series.get(&Series::Threads(stage))?;
         let threads = *self.picture.threads.get(&stage)?;

@@ -7,7 +7,7 @@ use super::sums::Mean;
 use super::verdict::Finding;
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Where it was seen.
     pub source: String,
@@ -91,7 +91,7 @@ impl Estimate {
 }
 
 /// One partition.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PartitionReport {
     /// Its number.
     pub partition: i32,

@@ -5,15 +5,18 @@
 
 use serde::Serialize;
 
+use super::advice::Advice;
+use super::setting::Action;
 use super::sums::Mean;
 
 /// What is the matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Default)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
     /// Nothing.
     Ok,
     /// Too little was seen to say.
+    #[default]
     Unknown,
     /// It lags because no records come any more, or fewer and fewer: look at who sends.
     Upstream,
@@ -54,7 +57,7 @@ impl Verdict {
 }
 
 /// A verdict, why, and what to do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Default)]
 pub struct Finding {
     /// What is the matter.
     pub verdict: Verdict,
@@ -62,6 +65,17 @@ pub struct Finding {
     pub evidence: Vec<String>,
     /// What to change, what that would do, and what it would not; nothing where nothing is to be done.
     pub advice: Option<String>,
+    /// What of it a process may do by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+}
+
+impl Finding {
+    /// What was found, and what is advised.
+    pub fn new(verdict: Verdict, evidence: Vec<String>, advice: Option<Advice>) -> Self {
+        let (advice, action) = advice.map_or((None, None), |Advice { text, action }| (Some(text), action));
+        Self { verdict, evidence, advice, action }
+    }
 }
 
 /// What a verdict is about: the numbers of one partition.

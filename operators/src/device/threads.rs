@@ -19,6 +19,7 @@ use crate::device::{Batch, Device, Executed, Left};
 use crate::execute::Executor;
 use crate::fault::{Fault, Faults};
 use crate::observe::Observer;
+use crate::tuning::Tuning;
 use crate::watch::{Done, Running, Watch};
 
 /// How long the end of a device waits for a batch that is being run. A model that never returns must not keep the process from ending.
@@ -32,6 +33,8 @@ pub struct ThreadsParts {
     pub executor: Box<dyn Fn() -> Executor>,
     /// Its number of threads.
     pub executors: usize,
+    /// How many of them run batches; the others have nothing to do.
+    pub tuning: Arc<Tuning>,
     /// While a thread runs a batch, so many more may wait for it: 1 hides the hand-off between a worker and an executor where that costs
     /// a good part of a batch's time.
     pub queued: usize,
@@ -182,11 +185,14 @@ fn run(
 
 impl Device for Threads {
     fn executors(&self) -> usize {
-        self.parts.executors
+        self.parts.tuning.executors(self.parts.executors)
     }
 
     fn room(&self) -> usize {
-        self.slots - self.under_way.len()
+        let executors = self.executors();
+        // All threads take from the one queue: where some are not to run, nothing may wait in it.
+        let slots = if executors < self.parts.executors { executors } else { self.slots };
+        slots.saturating_sub(self.under_way.len())
     }
 
     fn submit(&mut self, batch: Batch) {

@@ -22,9 +22,9 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// Nothing has run yet on a device of so many executors.
-    pub(super) fn new(number: usize, executors: usize) -> Self {
-        Self { number, costs: BTreeMap::new(), demand: Demand::default(), executors, busy: 0 }
+    /// Nothing has run yet on this device.
+    pub(super) fn new(number: usize) -> Self {
+        Self { number, costs: BTreeMap::new(), demand: Demand::default(), executors: 1, busy: 0 }
     }
 
     /// The first rows of a model have come: what was measured when it was loaded is where learning begins.
@@ -39,8 +39,9 @@ impl Closing {
         });
     }
 
-    /// So many batches are on the device from now on.
-    pub(super) fn busy(&mut self, now: Moment, batches: usize) {
+    /// So many batches are on the device from now on, which has so many executors.
+    pub(super) fn busy(&mut self, now: Moment, batches: usize, executors: usize) {
+        self.executors = executors;
         self.busy = batches.min(self.executors);
         self.demand.tell(now, self.busy, self.executors);
     }

@@ -70,7 +70,7 @@ struct Broken {
 impl Scheduler {
     /// Nothing waits yet before this device, which is numbered so.
     pub(super) fn new(parts: InferParts, number: usize, device: Box<dyn Device>) -> Self {
-        let closing = Closing::new(number, device.executors());
+        let closing = Closing::new(number);
         let condition = if parts.catalog.devices() > 1 {
             format!("{BROKEN_DEVICE}-{number}")
         } else {
@@ -391,9 +391,10 @@ impl Scheduler {
     /// What each window does now.
     fn decisions(&mut self, now: Moment, draining: bool) -> BTreeMap<ModelIndex, Decision> {
         let on_device = self.under_way.values().filter(|batch| batch.booking.is_some()).count();
-        self.closing.busy(now, on_device);
+        self.closing.busy(now, on_device, self.device.executors());
         let decide = |(model, window): (&ModelIndex, &Window<_>)| {
-            let policy = self.parts.catalog.served(*model)?.batch;
+            let served = self.parts.catalog.served(*model)?.batch;
+            let policy = self.parts.tuning.policy(*model, served);
             Some((*model, self.closing.decide(*model, policy, window, now, draining)?))
         };
         self.windows.iter().filter_map(decide).collect()

@@ -133,6 +133,7 @@ impl<'w> Rig<'w> {
         let parts = InferParts {
             catalog: Arc::clone(&models.catalog),
             letters: Letters { breaker: Arc::clone(&breaker), ..letters(&clock, &observer) },
+            tuning: Arc::default(),
             allowances: Arc::new(Allowances::new(Arc::new(shares))),
             journal,
             health: Arc::clone(&health),

@@ -323,6 +323,7 @@ fn config() -> InferenceConfig {
         record_bytes_max: 4_000,
         in_flight_records_max: 96,
         in_flight_bytes_max: 1 << 20,
+        tuning: Arc::default(),
         allowances: Arc::default(),
         activation: PollLimit { records: 24, bytes: 64 << 10 },
         dead_letters_per_minute_max: None,

@@ -99,8 +99,8 @@ struct Drawn {
     millis: i64,
     /// What came to each lane.
     came: Vec<f64>,
-    /// What waited in each lane at its end.
-    lag: Vec<i64>,
+    /// What waited in each lane at its end, and how much of that was polled.
+    lag: Vec<(i64, i64)>,
     mixes: BTreeMap<usize, Mix>,
 }
 
@@ -132,6 +132,7 @@ impl Arrivals {
         let mut lots = ChaCha8Rng::seed_from_u64(SEED);
         let lanes = self.partitions.len();
         let mut owed = vec![0.0; lanes];
+        let backlog = backlog(ticks, lanes);
         let mut start = Duration::ZERO;
         for (place, tick) in ticks.iter().enumerate() {
             let millis = tick.millis.unsigned_abs().max(1);
@@ -141,8 +142,8 @@ impl Arrivals {
                 *owed += tick.came[lane] * basis.load;
                 let came = owed.floor();
                 *owed -= came;
-                // Of the first tick only what waits at its end is taken: it is there when the trace begins.
-                let (count, spread) = if place == 0 { (tick.lag[lane], 0) } else { (count(came), millis) };
+                // Of the first tick only what waits at its end is taken.
+                let (count, spread) = if place == 0 { (backlog[lane], 0) } else { (count(came), millis) };
                 for _ in 0..count.min(i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX)) {
                     let Some((model, tenant)) = mix.draw(&mut lots) else { break };
                     let after = Duration::from_micros(lots.random_range(0..=spread * 1_000));
@@ -165,6 +166,19 @@ fn count(came: f64) -> i64 {
     came as i64
 }
 
+/// What waits in each lane when the trace begins. What was polled by then, up to what comes in a second, is on its way in any engine that is
+/// well, and no backlog: all of it at once would be a burst that there never was.
+fn backlog(ticks: &[Drawn], lanes: usize) -> Vec<i64> {
+    let Some((first, others)) = ticks.split_first() else { return vec![0; lanes] };
+    let seconds = float(others.iter().map(|tick| tick.millis).sum()) / 1e3;
+    let backlog = |lane: usize| {
+        let (waits, polled) = first.lag[lane];
+        let a_second = others.iter().map(|tick| tick.came[lane]).sum::<f64>() / seconds.max(1e-3);
+        waits - polled.min(count(a_second.ceil()))
+    };
+    (0..lanes).map(backlog).collect()
+}
+
 /// What each tick says of each lane. The first says only what was there.
 fn read(
     ticks: &[Tick],
@@ -175,7 +189,7 @@ fn read(
         partitions.iter().enumerate().map(|(lane, partition)| (*partition, lane)).collect();
     let mut ends: Vec<Option<i64>> = vec![None; partitions.len()];
     let tick = |tick: &Tick| {
-        let (mut came, mut lag) = (vec![0.0; partitions.len()], vec![0; partitions.len()]);
+        let (mut came, mut lag) = (vec![0.0; partitions.len()], vec![(0, 0); partitions.len()]);
         let mut mixes: BTreeMap<usize, Mix> = BTreeMap::new();
         let mut counted = vec![0; partitions.len()];
         for cell in &tick.cells {
@@ -193,7 +207,8 @@ fn read(
                 (Some(before), Some(end)) => float((end - before).max(0)),
                 _ => float(counted[lane]),
             };
-            lag[lane] = now.end.zip(now.committed).map_or(0, |(end, committed)| (end - committed).max(0));
+            let waits = now.end.zip(now.committed).map_or(0, |(end, committed)| (end - committed).max(0));
+            lag[lane] = (waits, now.in_flight.clamp(0, waits));
         }
         Drawn { millis: tick.millis, came, lag, mixes }
     };

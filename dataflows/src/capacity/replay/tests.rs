@@ -158,3 +158,19 @@ fn there_is_nothing_to_replay_where_nothing_is_known_of_keys() {
     assert_eq!(replay(&basis(&ticks, 2), &ticks), None);
     assert_eq!(replay(&basis(&ticks, 2), &[]), None);
 }
+
+#[test]
+fn a_backlog_at_the_start_is_drained_and_what_was_on_its_way_is_none() {
+    let mut ticks = ticks([200, 100], 16);
+    let oldest = |ticks: &[Tick]| case(ticks, 2, &[]).partitions[0].lag_seconds_max.value;
+    let set = |ticks: &mut [Tick], lag: i64, in_flight: i64| {
+        let first = &mut ticks[0].partitions[0];
+        (first.committed, first.in_flight) = (Some(-lag), in_flight);
+    };
+    let usual = oldest(&ticks);
+    set(&mut ticks, 180, 180);
+    assert!((oldest(&ticks) - usual).abs() < 0.05, "less than a second's, and all of it polled");
+    // 10,000 wait of which 200 are on their way; 3,255 a second are to spare.
+    set(&mut ticks, 10_000, 9_000);
+    assert!((2.0..=3.2).contains(&oldest(&ticks)), "{}", oldest(&ticks));
+}

@@ -14,6 +14,7 @@ use crate::model::simulated::{SimulatedBackend, SimulatedModel};
 use crate::model::{Backend, Cancel, Model, ModelError, ModelFile, RunError, Signature};
 use crate::observe::CloseReason;
 use crate::tensor::Column;
+use crate::tuning::Tuning;
 use crate::window::Run;
 
 const MAX: Duration = Duration::from_secs(10);
@@ -119,6 +120,10 @@ struct Rig {
 
 impl Rig {
     fn new(worker: &Worker, stuck_max: usize) -> Self {
+        Self::tuned(worker, stuck_max, 1, Arc::default())
+    }
+
+    fn tuned(worker: &Worker, stuck_max: usize, executors: usize, tuning: Arc<Tuning>) -> Self {
         let backend = SimulatedBackend::new([SimulatedModel::new("m", 1, 1)]);
         let batch = BatchPolicy::Static { size_max: 8, delay_max: Duration::ZERO };
         let models =
@@ -130,7 +135,8 @@ impl Rig {
         let device = Threads::start(ThreadsParts {
             name: "gated".to_owned(),
             executor: Box::new(move || Executor::new(execute.clone())),
-            executors: 1,
+            executors,
+            tuning,
             queued: 1,
             home: worker.sync_activator_for(vec![0]),
             warm: Arc::new(|| {}),
@@ -179,6 +185,35 @@ impl Rig {
     fn let_go(&mut self) {
         self.gate.change(|state| state.open = true);
     }
+}
+
+#[test]
+fn executors_that_are_not_to_run_have_nothing_to_do() {
+    on_a_worker(|worker| {
+        let tuning = Arc::new(Tuning::default());
+        let mut rig = Rig::tuned(worker, 1, 3, Arc::clone(&tuning));
+        assert_eq!((rig.device.executors(), rig.device.room()), (3, 6), "one may wait behind each");
+        tuning.set_executors(1);
+        assert_eq!(
+            (rig.device.executors(), rig.device.room()),
+            (1, 1),
+            "another thread would take what waits"
+        );
+        rig.submit(1, &[STUCK], 0);
+        rig.until_held(1);
+        assert_eq!(rig.device.room(), 0);
+        tuning.set_executors(2);
+        assert_eq!(rig.device.room(), 1);
+        rig.submit(2, &[STUCK], 0);
+        rig.until_held(2);
+        tuning.set_executors(1);
+        assert_eq!(rig.device.room(), 0, "two run where one is to");
+        rig.let_go();
+        for _ in 0..2 {
+            rig.until("a batch to come back", |rig| rig.device.finished());
+        }
+        assert_eq!(rig.device.room(), 1);
+    });
 }
 
 #[test]
