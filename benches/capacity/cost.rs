@@ -155,7 +155,7 @@ fn tick(at_millis: i64) -> Tick {
         partitions: (0..PARTITIONS).map(partition).collect(),
         cells: cells.collect(),
         models: vec![batches],
-        stages: Vec::new(),
+        ..Tick::default()
     }
 }
 

@@ -20,6 +20,7 @@ pub mod advice;
 pub mod analyse;
 pub mod basis;
 pub mod bearing;
+pub mod bursts;
 pub mod forecast;
 pub mod gather;
 pub mod lanes;

@@ -241,7 +241,7 @@ impl Slot {
             partitions,
             cells: self.cells.into_iter().map(cell).collect(),
             models: models.into_values().collect(),
-            stages: Vec::new(),
+            ..Tick::default()
         }
     }
 }

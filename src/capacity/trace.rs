@@ -113,6 +113,7 @@ mod tests {
                 cost: None,
             }],
             stages: vec![StageTick { stage: Stage::Worker, threads: 2, on_cpu: 7, ready: 1 }],
+            bursts: vec![1, 0, 2],
         }
     }
 

@@ -56,7 +56,7 @@ fn trace(comes: i64) -> String {
                 cost: Some(Cost { fixed: 2_000.0, row: 500.0, efficient: 64 }),
                 ..ModelTick::default()
             }],
-            stages: Vec::new(),
+            ..Tick::default()
         });
     }
     text

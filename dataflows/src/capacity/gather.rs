@@ -11,6 +11,7 @@ use operators::catalog::ModelIndex;
 use operators::lease::Partition;
 use operators::observe::{BatchSeen, CostSeen, LeaseSeen};
 
+use super::bursts::Bursts;
 use super::sketch::Sketch;
 use super::sums::Line;
 use super::tick::{CellTick, Cost, ModelTick, PartitionTick, StageTick, Tick, bucket};
@@ -35,6 +36,7 @@ struct Seen {
     models: BTreeMap<ModelIndex, Model>,
     costs: BTreeMap<(ModelIndex, usize), CostSeen>,
     leases: BTreeMap<Partition, LeaseSeen>,
+    bursts: Bursts,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,7 @@ impl Gatherer {
     /// have their turns, and not as the requests came.
     pub fn decoded(&self, block: &Block) {
         let seen = &mut *self.seen();
+        seen.bursts.count(block.polled.polled_at, u32::try_from(block.len()).unwrap_or(u32::MAX));
         for row in 0..block.len() {
             let (lease, _) = block.origin(row);
             let tenant = block.tenant_id(row);
@@ -117,14 +120,15 @@ impl Gatherer {
 
     /// What was seen since the last tick, up to this moment; `None` at the first, which only begins.
     pub fn tick(&self, at_millis: i64, stages: Vec<StageTick>) -> Option<Tick> {
-        let (mut cells, models, costs, leases, since) = {
+        let (mut cells, models, costs, leases, since, bursts) = {
             let seen = &mut *self.seen();
             // Taken whole: what is in it is sorted and let go of while workers go on.
             let (cells, models) = (std::mem::take(&mut seen.cells), std::mem::take(&mut seen.models));
             let since = seen.since_millis.replace(at_millis);
             // A model that rests is told of all the same.
             seen.models = models.keys().map(|model| (*model, Model::default())).collect();
-            (cells, models, seen.costs.clone(), seen.leases.clone(), since)
+            let bursts = seen.bursts.take(since.map_or(0, |since| at_millis - since));
+            (cells, models, seen.costs.clone(), seen.leases.clone(), since, bursts)
         };
         let cells: Vec<_> = cells.iter_mut().map(|(partition, sketch)| (*partition, sketch.take())).collect();
         let id = |index: ModelIndex| self.models.get(index.0 as usize).cloned().unwrap_or_default();
@@ -153,7 +157,7 @@ impl Gatherer {
             })
             .collect();
         let millis = (at_millis - since?).max(1);
-        Some(Tick { at_millis, millis, partitions, cells, models, stages })
+        Some(Tick { at_millis, millis, partitions, cells, models, stages, bursts })
     }
 }
 

@@ -81,6 +81,9 @@ pub struct Tick {
     /// What threads did.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageTick>,
+    /// Records that were polled in each tenth of a second, the earliest first; empty where that is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bursts: Vec<u32>,
 }
 
 /// A partition at the end of a tick.

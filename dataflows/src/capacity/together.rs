@@ -55,6 +55,7 @@ fn tick(of: &[&Tick]) -> Tick {
         cells: cells.into_values().collect(),
         models: models.into_values().collect(),
         stages: stages.into_values().collect(),
+        bursts: Vec::new(),
     }
 }
 
@@ -259,6 +260,7 @@ mod tests {
                 cost: None,
             }],
             stages: vec![StageTick { stage: Stage::Worker, threads: 1, on_cpu: 10, ready: 1 }],
+            bursts: Vec::new(),
         };
         let (left, right) = ([of(1_100, 0, "a"), of(2_100, 0, "a")], [of(1_900, 1, "b"), of(2_050, 1, "b")]);
         let together = ticks(&[&left, &right]);

@@ -1,7 +1,7 @@
 //! The trace that is replayed: each record that came, when, and under which key.
 //!
-//! Ticks say how many records came to each partition in about a second, and which keys were read. The moments within a tick and the order of keys
-//! are drawn, evenly, from a fixed seed: the same ticks give the same trace.
+//! Ticks say how many records came to each partition in about a second, which keys were read, and how many in each tenth of it. The moments within
+//! that and the order of keys are drawn, evenly, from a fixed seed: the same ticks give the same trace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -102,6 +102,22 @@ struct Drawn {
     /// What waited in each lane at its end, and how much of that was polled.
     lag: Vec<(i64, i64)>,
     mixes: BTreeMap<usize, Mix>,
+    /// Records up to and with each of its slots, where that is known.
+    slots: Vec<u64>,
+}
+
+impl Drawn {
+    /// A moment within it, in microseconds from its start.
+    fn moment(&self, lots: &mut ChaCha8Rng) -> u64 {
+        let micros = self.millis.unsigned_abs().max(1) * 1_000;
+        let Some(all) = self.slots.last().copied().filter(|all| *all > 0) else {
+            return lots.random_range(0..=micros);
+        };
+        let lot = lots.random_range(0..all);
+        let slot = self.slots.partition_point(|sum| *sum <= lot) as u64;
+        let length = micros / self.slots.len() as u64;
+        slot * length + lots.random_range(0..=length)
+    }
 }
 
 impl Arrivals {
@@ -143,10 +159,11 @@ impl Arrivals {
                 let came = owed.floor();
                 *owed -= came;
                 // Of the first tick only what waits at its end is taken.
-                let (count, spread) = if place == 0 { (backlog[lane], 0) } else { (count(came), millis) };
+                let count = if place == 0 { backlog[lane] } else { count(came) };
                 for _ in 0..count.min(i64::try_from(RECORDS_MAX).unwrap_or(i64::MAX)) {
                     let Some((model, tenant)) = mix.draw(&mut lots) else { break };
-                    let after = Duration::from_micros(lots.random_range(0..=spread * 1_000));
+                    let micros = if place == 0 { 0 } else { tick.moment(&mut lots) };
+                    let after = Duration::from_micros(micros);
                     let lane = if basis.is_spread { lots.random_range(0..lanes) } else { lane };
                     let (at, lot) = (Moment::START.after(start + after), lots.next_u64());
                     self.records.push(Arrival { at, lane, model, tenant, lot });
@@ -210,7 +227,13 @@ fn read(
             let waits = now.end.zip(now.committed).map_or(0, |(end, committed)| (end - committed).max(0));
             lag[lane] = (waits, now.in_flight.clamp(0, waits));
         }
-        Drawn { millis: tick.millis, came, lag, mixes }
+        let mut sum = 0;
+        let slots = tick.bursts.iter().map(|count| {
+            sum += u64::from(*count);
+            sum
+        });
+        let slots = slots.collect();
+        Drawn { millis: tick.millis, came, lag, mixes, slots }
     };
     ticks.iter().map(tick).collect()
 }

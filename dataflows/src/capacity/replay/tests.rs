@@ -38,6 +38,7 @@ fn ticks(comes: [i64; 2], rows: i64) -> Vec<Tick> {
                 cost: Some(Cost { fixed: 4_000.0, row: 500.0, efficient: 64 }),
             }],
             stages: Vec::new(),
+            bursts: Vec::new(),
         }
     };
     (0..=60).map(tick).collect()
@@ -173,4 +174,14 @@ fn a_backlog_at_the_start_is_drained_and_what_was_on_its_way_is_none() {
     // 10,000 wait of which 200 are on their way; 3,255 a second are to spare.
     set(&mut ticks, 10_000, 9_000);
     assert!((2.0..=3.2).contains(&oldest(&ticks)), "{}", oldest(&ticks));
+}
+
+/// 2,000 a second, now all of them in a tenth of each second: 200 are gone in 60 ms where they come evenly, and 2,000 take 600.
+#[test]
+fn bursts_within_a_tick_are_replayed_as_bursts() {
+    let mut ticks = ticks([1_000, 1_000], 64);
+    let p99 = |ticks: &[Tick]| case(ticks, 2, &[]).models[0].p99_millis.value;
+    assert!(p99(&ticks) < 120.0, "{}", p99(&ticks));
+    ticks.iter_mut().for_each(|tick| tick.bursts = vec![0, 0, 0, 2_000, 0, 0, 0, 0, 0, 0]);
+    assert!((450.0..=700.0).contains(&p99(&ticks)), "{}", p99(&ticks));
 }

@@ -63,6 +63,7 @@ fn tick() -> impl Strategy<Value = Tick> {
             cells,
             models,
             stages: vec![StageTick { stage: Stage::Worker, threads: 2, on_cpu, ready: on_cpu / 3 }],
+            bursts: Vec::new(),
         }
     })
 }
