@@ -13,8 +13,8 @@
 //! is what a record's key says. A *picture* is what the span holds now, and everything after it is a pure function of it.
 //!
 //! What a partition could bear follows from useful time, waiting excluded (Kalavri et al., *Three steps is all you need*, OSDI 2018): from
-//! what batches cost, and from how the engine shares its devices ([`bearing`]). What rates don't say, how long records would take, a [`replay`] of the
-//! trace does.
+//! what batches cost, and from how the engine shares its devices ([`bearing`]). What rates don't say, how long records would take,
+//! a [`replay`](mod@replay) of the trace does.
 
 pub mod advice;
 pub mod analyse;
