@@ -67,6 +67,9 @@ pub struct ExecuteParts {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What takes longer is no hand-over: the device was broken, or the breaker held.
+const HANDOFF_MAX: Duration = Duration::from_millis(100);
+
 /// One executor: its sessions and its buffers. It runs one batch at a time.
 pub struct Executor {
     parts: ExecuteParts,
@@ -128,7 +131,7 @@ impl Executor {
             (CloseReason::Deadline, BatchPolicy::Static { delay_max, .. }) => polled.min()?.after(delay_max),
             _ => return None,
         };
-        Some(started.since(ready.max(self.free_since)))
+        Some(started.since(ready.max(self.free_since))).filter(|time| *time <= HANDOFF_MAX)
     }
 
     fn run(&mut self, batch: &Batch) -> Option<Executed> {

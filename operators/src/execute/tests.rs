@@ -356,3 +356,20 @@ proptest! {
         prop_assert_eq!(rig.observer.seen().sessions, expected);
     }
 }
+
+#[test]
+fn a_hand_over_is_the_time_for_which_rows_and_executor_were_both_there() {
+    let mut rig = rig();
+    let at = |millis| Moment::START.after(Duration::from_millis(millis));
+    let millis = |millis| Some(Duration::from_millis(millis));
+    rig.clock.advance(Duration::from_millis(10));
+    let full = batch(&rig, &[(0, vec![row(0, false)])]);
+    assert_eq!(rig.executor.handoff(&full, at(13)), millis(3), "since the row was polled");
+    rig.executor.free_since = at(12);
+    assert_eq!(rig.executor.handoff(&full, at(13)), millis(1), "since the executor had nothing to do");
+    let due = Batch { closed: CloseReason::Deadline, ..full.clone() };
+    assert_eq!(rig.executor.handoff(&due, at(13)), millis(1), "rows wait for nobody here");
+    let idle = Batch { closed: CloseReason::Idle, ..full.clone() };
+    assert_eq!(rig.executor.handoff(&idle, at(13)), None, "an objective may have wanted it to wait");
+    assert_eq!(rig.executor.handoff(&full, at(5_000)), None, "nobody hands a batch over for so long");
+}
