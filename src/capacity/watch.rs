@@ -16,8 +16,8 @@ use super::{PANE_TICKS, panes};
 /// The time of a tick.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The time from one report to the next: so long, and so many times what a report takes, so that it never has more than a hundredth of a
-/// core.
+/// The time from one report to the next: so long, and so many times what a report takes, so that it has no more than a hundredth of a
+/// core, up to a longest pause.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 const REPORT_RARITY: u32 = 100;
 

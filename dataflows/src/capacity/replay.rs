@@ -92,7 +92,8 @@ impl Replay {
     }
 }
 
-/// What a machine does beside batches takes its time whatever a case changes: it is added to one end, and a share to the other.
+/// What the engine does beside batches takes its time whatever a case changes: what the replay of what was seen missed moves the end that it was
+/// missed towards.
 fn doubted(estimate: Estimate, replayed: Estimate, measured: Option<f64>) -> Estimate {
     let Some(measured) = measured else { return estimate };
     let missed = measured - replayed.value;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sums::{Line, Tally};
 
-/// What does not change while an engine runs.
+/// What an engine is like. Nobody but its autopilot changes it while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Setup {

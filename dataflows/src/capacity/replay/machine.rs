@@ -166,7 +166,6 @@ impl<'a> Machine<'a> {
             // Whatever is due is later than now: what was due now has been done.
             now = next.max(now.after(Duration::from_nanos(1)));
         }
-        self.look(end);
         let executors = whole(self.plan.devices * self.plan.executors);
         self.outcome.used = self.busy.as_secs_f64() / self.trace.length.as_secs_f64().max(1e-9) / executors;
         self.outcome.lanes =
