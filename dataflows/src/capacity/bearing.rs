@@ -44,27 +44,23 @@ pub fn rates(flows: &[Flow], pools: &[Pool], offered: &[f64]) -> Vec<f64> {
     // What each lane gets, and which of its flows keeps it from more.
     let mut rates = offered.to_vec();
     let mut slowest: Vec<Option<usize>> = vec![None; offered.len()];
+    let mut next = vec![0.0; offered.len()];
+    let mut table = Table::new(flows, pools);
     for round in 0..ROUNDS {
-        let demands: Vec<f64> = flows
-            .iter()
-            .enumerate()
-            .map(|(place, flow)| {
-                // The slowest flow asks for all that its lane is offered; the others for what they need beside it.
-                let wanted = if round == 0 || slowest[flow.lane] == Some(place) {
-                    offered[flow.lane]
-                } else {
-                    rates[flow.lane]
-                };
-                (wanted * flow.share).min(flow.rate_max) * flow.cost
-            })
-            .collect();
-        let given = give(flows, pools, &demands);
-        let mut next = offered.to_vec();
+        for (place, flow) in flows.iter().enumerate() {
+            // The slowest flow asks for all that its lane is offered; the others for what they need beside it.
+            let is_slowest = round == 0 || slowest[flow.lane] == Some(place);
+            let wanted = if is_slowest { offered[flow.lane] } else { rates[flow.lane] };
+            table.asked[place].0 = (wanted * flow.share).min(flow.rate_max) * flow.cost;
+        }
+        table.give();
+        next.copy_from_slice(offered);
         slowest.fill(None);
         for (place, flow) in flows.iter().enumerate() {
             // Whoever got all that it asked for could have had more, up to its own bound.
-            let is_short = given[place] < demands[place] * (1.0 - 1e-9);
-            let bears = if is_short { given[place] / (flow.share * flow.cost) } else { f64::INFINITY };
+            let (given, (demand, _)) = (table.given[place], table.asked[place]);
+            let is_short = given < demand * (1.0 - 1e-9);
+            let bears = if is_short { given / (flow.share * flow.cost) } else { f64::INFINITY };
             let bears = bears.min(if flow.share > 0.0 { flow.rate_max / flow.share } else { f64::INFINITY });
             if bears < next[flow.lane] {
                 next[flow.lane] = bears;
@@ -75,15 +71,9 @@ pub fn rates(flows: &[Flow], pools: &[Pool], offered: &[f64]) -> Vec<f64> {
             (old - new).abs() <= SETTLED * new.abs() || (old.is_infinite() && new.is_infinite())
         });
         // Half of the way: two lanes that make room for each other would else swing.
-        rates = if round == 0 {
-            next
-        } else {
-            rates
-                .iter()
-                .zip(&next)
-                .map(|(old, new)| if new.is_finite() { f64::midpoint(*old, *new) } else { *new })
-                .collect()
-        };
+        for (rate, new) in rates.iter_mut().zip(&next) {
+            *rate = if round > 0 && new.is_finite() { f64::midpoint(*rate, *new) } else { *new };
+        }
         if settled {
             break;
         }
@@ -121,44 +111,90 @@ fn fill(flows: &[Flow], pools: &[Pool], offered: &[f64], rates: &mut [f64]) {
     }
 }
 
-/// What each flow gets of the executors' time, of what it asks for.
-fn give(flows: &[Flow], pools: &[Pool], demands: &[f64]) -> Vec<f64> {
-    let mut given = vec![0.0; flows.len()];
-    for pool in pools {
-        let models: Vec<(&u32, &f64)> = pool.models.iter().collect();
-        let of = |model: u32| (0..flows.len()).filter(move |place| flows[*place].model == model);
-        let asked: Vec<(f64, f64)> = models
-            .iter()
-            .map(|(model, weight)| (of(**model).map(|place| demands[place]).sum(), **weight))
-            .collect();
-        for ((model, _), part) in models.iter().zip(split(pool.executors, &asked)) {
-            let places: Vec<usize> = of(**model).collect();
-            let asked: Vec<(f64, f64)> =
-                places.iter().map(|place| (demands[*place], flows[*place].weight)).collect();
-            for (place, part) in places.iter().zip(split(part, &asked)) {
-                given[*place] = part;
+/// Who sits at which pool, and what each asks for and is given. Made once, because what is asked changes from round to round and nothing else
+/// does.
+struct Table {
+    pools: Vec<(f64, Vec<Model>)>,
+    /// What each flow asks for of the executors' time, and its weight.
+    asked: Vec<(f64, f64)>,
+    /// What it is given.
+    given: Vec<f64>,
+}
+
+/// The flows of a model of a pool.
+struct Model {
+    weight: f64,
+    flows: Vec<usize>,
+}
+
+impl Table {
+    fn new(flows: &[Flow], pools: &[Pool]) -> Self {
+        let mut of_models: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (place, flow) in flows.iter().enumerate() {
+            of_models.entry(flow.model).or_default().push(place);
+        }
+        let model = |(model, weight): (&u32, &f64)| {
+            let flows = of_models.get(model).cloned().unwrap_or_default();
+            Model { weight: *weight, flows }
+        };
+        let pools = pools.iter().map(|pool| (pool.executors, pool.models.iter().map(model).collect()));
+        let asked = flows.iter().map(|flow| (0.0, flow.weight)).collect();
+        Self { pools: pools.collect(), asked, given: vec![0.0; flows.len()] }
+    }
+
+    /// Gives each flow its part, of what it asks for.
+    fn give(&mut self) {
+        let Self { pools, asked, given } = self;
+        for (executors, models) in pools {
+            let of_models: Vec<(f64, f64)> = models
+                .iter()
+                .map(|model| (model.flows.iter().map(|place| asked[*place].0).sum(), model.weight))
+                .collect();
+            let mut parts = vec![0.0; models.len()];
+            split(*executors, 0..models.len(), &of_models, &mut parts);
+            for (model, part) in models.iter().zip(parts) {
+                split(part, model.flows.iter().copied(), asked, given);
             }
         }
     }
-    given
 }
 
-/// Splits `whole` by weight, nobody getting more than it asks for: max-min fairness, by filling up those who ask for the least first.
-pub fn split(whole: f64, asked: &[(f64, f64)]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..asked.len()).collect();
-    let per_weight = |place: &usize| asked[*place].0 / asked[*place].1.max(f64::MIN_POSITIVE);
-    order.sort_by(|left, right| per_weight(left).total_cmp(&per_weight(right)));
-    let mut parts = vec![0.0; asked.len()];
-    let (mut left, mut weights) = (whole, asked.iter().map(|(_, weight)| weight).sum::<f64>());
-    for place in order {
-        let (demand, weight) = asked[place];
-        let part = demand.min(left * weight / weights.max(f64::MIN_POSITIVE)).max(0.0);
-        parts[place] = part;
-        left -= part;
-        weights -= weight;
+/// Splits `whole` among those at `places` by weight, nobody getting more than it asks for: max-min fairness. All are offered the same for
+/// their weight; whoever needs less takes what it needs, and what it leaves is offered to the others, until nobody needs less.
+fn split(
+    whole: f64,
+    places: impl Iterator<Item = usize> + Clone,
+    asked: &[(f64, f64)],
+    parts: &mut [f64],
+) {
+    let (mut left, mut weights) = (whole, 0.0);
+    for place in places.clone() {
+        parts[place] = UNSERVED;
+        weights += asked[place].1;
     }
-    parts
+    loop {
+        let level = (left / weights.max(f64::MIN_POSITIVE)).max(0.0);
+        let mut is_last = true;
+        for place in places.clone() {
+            let (demand, weight) = asked[place];
+            if parts[place] == UNSERVED && demand <= level * weight {
+                parts[place] = demand;
+                left -= demand;
+                weights -= weight;
+                is_last = false;
+            }
+        }
+        if is_last {
+            let unserved = |place: &usize| parts[*place] == UNSERVED;
+            let rest: Vec<usize> = places.filter(unserved).collect();
+            rest.into_iter().for_each(|place| parts[place] = level * asked[place].1);
+            return;
+        }
+    }
 }
+
+/// The part of those who still want more than they were offered.
+const UNSERVED: f64 = -1.0;
 
 #[cfg(test)]
 mod tests {
@@ -216,7 +252,8 @@ mod tests {
         fn nobody_gets_more_than_it_asks_for_and_nothing_is_left_that_somebody_wants(
             whole in 0.1..10.0, asked in prop::collection::vec((0.0..5.0, 0.1..4.0), 1..8),
         ) {
-            let parts = split(whole, &asked);
+            let mut parts = vec![0.0; asked.len()];
+            split(whole, 0..asked.len(), &asked, &mut parts);
             let given: f64 = parts.iter().sum();
             let wanted: f64 = asked.iter().map(|(demand, _)| demand).sum();
             prop_assert!((given - whole.min(wanted)).abs() < 1e-9);
