@@ -18,6 +18,7 @@ mod layout;
 mod providers;
 mod session;
 mod signature;
+mod tensorrt;
 
 pub use environment::environment;
 
@@ -239,7 +240,8 @@ impl OnnxBackend {
         let builder = self.plain_builder().map_err(|reason| load_error(file, reason))?;
         let session = commit(builder, bytes).map_err(|reason| load_error(file, reason))?;
         let declared = declared(&session, file)?;
-        Ok(Engine::new(file, &declared, rows_max, gpu, &self.config, &self.runtime.build))
+        let versions = format!("{} {:?}", self.runtime.build, tensorrt::version());
+        Ok(Engine::new(file, &declared, rows_max, gpu, &self.config, &versions))
     }
 }
 

@@ -106,14 +106,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// The engine of a model whose largest batch has `rows_max` rows.
+    /// The engine of a model whose largest batch has `rows_max` rows, built by libraries of these versions.
     pub(super) fn new(
         file: &ModelFile,
         declared: &Declared,
         rows_max: usize,
         gpu: i32,
         config: &OnnxConfig,
-        runtime: &str,
+        versions: &str,
     ) -> Self {
         let profile = |rows: usize| {
             let inputs: Option<Vec<String>> = declared
@@ -126,10 +126,10 @@ impl Engine {
         let profile = profile(1).zip(profile(rows_max)).map(|(fewest, most)| [fewest, most.clone(), most]);
         let folder = |root: &Path| {
             let precision = if config.fp16 { "fp16" } else { "fp32" };
-            // A word that is safe as a file's name, whatever the library says of itself.
-            let made_for = format!("{runtime}{profile:?}");
-            let runtime = &blake3::hash(made_for.as_bytes()).to_hex()[..8];
-            let key = format!("{}-{precision}-{rows_max}-device{gpu}-{runtime}", file.version);
+            // A word that is safe as a file's name, whatever libraries say of themselves.
+            let made_for = format!("{versions}{profile:?}");
+            let made_for = &blake3::hash(made_for.as_bytes()).to_hex()[..8];
+            let key = format!("{}-{precision}-{rows_max}-device{gpu}-{made_for}", file.version);
             root.join(&file.id).join(key)
         };
         let cache = config.engine_cache.as_deref().map(folder);
