@@ -55,12 +55,15 @@ pub(crate) fn compare(stage: &Stage, seen: &Look) -> Result<Vec<P99>, Failure> {
         let before = now.models.iter().find(|replayed| replayed.model == model.model)?;
         let measured = model.p99_millis?;
         println!(
-            "  p99 of {} at {times:.1} times the load: {:.0} ms predicted ({:.0} to {:.0}), {measured:.0} measured; replayed as it was {:.0}",
+            "  p99 of {} at {times:.1} times the load: {:.0} ms predicted ({:.0} to {:.0}), {measured:.0} measured; replayed as it was {:.0}; \
+             batches of {:.0} predicted, {:.0} measured",
             model.model,
             replayed.p99_millis.value,
             replayed.p99_millis.low,
             replayed.p99_millis.high,
             before.p99_millis.value,
+            replayed.batch_rows,
+            model.batch_rows,
         );
         Some(P99 { model: model.model.clone(), predicted: replayed.p99_millis, measured })
     };

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Only the first so many scenes
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     scenes: usize,
+    /// Only this scene, counted from 1
+    #[arg(long, conflicts_with = "scenes")]
+    scene: Option<usize>,
 }
 
 /// Three mixes: one model; two whose batches cost alike; three, of which one has small batches that cost more a row.
@@ -119,9 +122,10 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
         sets: vec![format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")],
     };
     let mut figures = Figures::default();
-    for scene in scenes().iter().take(args.scenes) {
+    let chosen = |number: usize| args.scene.map_or(number <= args.scenes, |only| number == only);
+    for (_, scene) in (1..).zip(scenes()).filter(|(number, _)| chosen(*number)) {
         println!("{}", scene.name());
-        play(args, &setup, scene, &mut figures)?;
+        play(args, &setup, &scene, &mut figures)?;
     }
     if let Some(path) = json {
         write(path, &figures).map_err(|source| Failure::io("write the figures", source))?;

@@ -365,14 +365,14 @@ struct Thought {
 fn think(seen: &[Seen], objective: Objective, cases: &Cases, span: Duration) -> Result<Thought, CliError> {
     let mut reports = Vec::new();
     let mut by_case: Vec<Vec<Report>> = vec![Vec::new(); cases.len()];
-    for seen in seen {
-        let now = basis(seen.setup.clone(), &seen.ticks, span);
-        let mut report = analyse(&now, objective);
+    let all: Vec<Basis> = seen.iter().map(|seen| basis(seen.setup.clone(), &seen.ticks, span)).collect();
+    for (seen, now) in seen.iter().zip(&all) {
+        let mut report = analyse(now, objective);
         if !cases.is_empty() {
-            report.replay = replay(&now, &seen.ticks);
+            report.replay = replay(now, &seen.ticks);
         }
         for ((name, changes), of_case) in cases.iter().zip(&mut by_case) {
-            of_case.push(case(&now, seen, (name, changes), &report)?);
+            of_case.push(case((now, &all), seen, (name, changes), &report)?);
         }
         reports.push(report);
     }
@@ -384,15 +384,18 @@ fn think(seen: &[Seen], objective: Objective, cases: &Cases, span: Duration) -> 
     Ok(Thought { report, others })
 }
 
-/// What would be of one process.
+/// What would be of one process of all these.
 fn case(
-    now: &Basis,
+    (now, all): (&Basis, &[Basis]),
     seen: &Seen,
     (name, changes): (&str, &[WhatIf]),
     report: &Report,
 ) -> Result<Report, CliError> {
     let mut changed = now.clone();
     for change in changes {
+        for model in change.models() {
+            all.iter().for_each(|other| changed.borrow_cost(model, other));
+        }
         let applied = change.apply(&mut changed);
         applied.map_err(|error| failed(Exit::Unusable, format!("`--what-if {name}`: {error}")))?;
     }

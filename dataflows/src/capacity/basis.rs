@@ -92,6 +92,17 @@ impl Basis {
         }
     }
 
+    /// Takes over what batches of a model take from another process of the group, where this one has not seen it.
+    pub fn borrow_cost(&mut self, model: &str, other: &Self) {
+        let Some(cost) = other.cost_of(model).filter(|_| self.cost_of(model).is_none()) else { return };
+        let number = self.picture.names.number(model, self.picture.ticks.unsigned_abs());
+        self.costs.insert(number, cost.clone());
+    }
+
+    fn cost_of(&self, model: &str) -> Option<&ModelCost> {
+        self.costs.iter().find(|(number, _)| self.picture.names.name(**number) == model).map(|(_, cost)| cost)
+    }
+
     /// What a series brought each second, lately.
     pub fn rate(&self, series: Series) -> Option<Mean> {
         recent_rate(&self.picture, series)

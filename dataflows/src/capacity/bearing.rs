@@ -161,12 +161,7 @@ impl Table {
 
 /// Splits `whole` among those at `places` by weight, nobody getting more than it asks for: max-min fairness. All are offered the same for
 /// their weight; whoever needs less takes what it needs, and what it leaves is offered to the others, until nobody needs less.
-fn split(
-    whole: f64,
-    places: impl Iterator<Item = usize> + Clone,
-    asked: &[(f64, f64)],
-    parts: &mut [f64],
-) {
+fn split(whole: f64, places: impl Iterator<Item = usize> + Clone, asked: &[(f64, f64)], parts: &mut [f64]) {
     let (mut left, mut weights) = (whole, 0.0);
     for place in places.clone() {
         parts[place] = UNSERVED;

@@ -120,6 +120,15 @@ fn seconds(text: &str) -> Option<f64> {
 }
 
 impl WhatIf {
+    /// The models that it names.
+    pub fn models(&self) -> Vec<&str> {
+        match self {
+            Self::Model { from, to } => vec![from, to],
+            Self::Cost { model, .. } => vec![model],
+            _ => Vec::new(),
+        }
+    }
+
     /// Changes the ground.
     ///
     /// # Errors

@@ -185,3 +185,31 @@ fn bursts_within_a_tick_are_replayed_as_bursts() {
     ticks.iter_mut().for_each(|tick| tick.bursts = vec![0, 0, 0, 2_000, 0, 0, 0, 0, 0, 0]);
     assert!((450.0..=700.0).contains(&p99(&ticks)), "{}", p99(&ticks));
 }
+
+/// What batches of a model take is known of the process that runs it, though this one never did.
+#[test]
+fn a_model_that_only_another_process_has_seen_can_take_the_place_of_one() {
+    let own = ticks([200, 100], 16);
+    let mut others = own.clone();
+    for tick in &mut others {
+        tick.cells.iter_mut().for_each(|cell| cell.model = "n".to_owned());
+        for model in &mut tick.models {
+            model.model = "n".to_owned();
+            model.batches.y *= 4;
+            model.cost = None;
+        }
+    }
+    let (mut own, other) = (basis(&own, 2), basis(&others, 2));
+    let replaced: WhatIf = "model.m=n".parse().unwrap();
+    assert!(replaced.apply(&mut own.clone()).is_err());
+    let per_row = |basis: &Basis| basis.costs.values().map(|cost| cost.per_row(16.0)).next().unwrap();
+    let before = per_row(&own);
+    replaced.models().iter().for_each(|model| own.borrow_cost(model, &other));
+    replaced.apply(&mut own).unwrap();
+    assert!(per_row(&own) > 3.0 * before, "{} and {before}", per_row(&own));
+    // The other has nothing of `m`, and nothing changes there.
+    let mut theirs = other.clone();
+    replaced.models().iter().for_each(|model| theirs.borrow_cost(model, &basis(&ticks([200, 100], 16), 2)));
+    replaced.apply(&mut theirs).unwrap();
+    assert_eq!(theirs.costs.len(), 2);
+}
