@@ -22,6 +22,7 @@ pub mod machine;
 pub mod open_loop;
 pub mod plan;
 pub mod raw;
+mod recovery;
 pub mod report;
 pub mod scaling;
 pub mod statistics;

@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use bad::{BAD_KINDS, BadKind};
 pub use model_row::ModelRow;
-pub use schedule::Schedule;
+pub use schedule::{Bursts, Schedule};
 
 use crate::request::MODEL_ID;
 use tenants::Tenants;

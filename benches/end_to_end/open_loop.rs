@@ -18,7 +18,8 @@ const WARM_UP: Duration = Duration::from_secs(8);
 pub(crate) fn run(setup: &Setup, seconds: u64, drained: Option<u64>) -> Result<Figures, Failure> {
     let world = World::of_model(setup, "open-loop", "mlp-16", 16)?;
     let window = Duration::from_secs(seconds);
-    let looped = run_loop(setup, &world, Loop { rate: RATE, warm_up: WARM_UP, window, grace: None })?;
+    let looped =
+        run_loop(setup, &world, Loop { rate: RATE, bursts: None, warm_up: WARM_UP, window, grace: None })?;
     let count = count(&world, looped.requests)?;
     let floor = floor::measure(&world, looped.requests)?;
     let engine = nanos_each(looped.spent, looped.in_window);

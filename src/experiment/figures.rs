@@ -77,7 +77,8 @@ const TOLD: [&str; 10] = [
 /// Whether more of a figure is better; `None` where neither is.
 pub fn more_is_better(figure: &str) -> Option<bool> {
     const MORE: [&str; 3] = ["records_per_second", "records_per_cpu_second", "sustainable_per_second"];
-    const LESS: [&str; 5] = ["engine_tax", "recovery_seconds", "lost", "duplicated", "wrong"];
+    const LESS: [&str; 6] =
+        ["engine_tax", "recovery_seconds", "bursts_not_recovered", "lost", "duplicated", "wrong"];
     const LESS_OF: [&str; 4] = ["_ns", "_ns_per_record", "_ms", "_mb"];
     if MORE.contains(&figure) {
         return Some(true);

@@ -160,6 +160,7 @@ impl Instrument {
             Measure::Rate | Measure::Sustainable => {
                 let asked = Loop {
                     rate: parameters.rate,
+                    bursts: parameters.bursts(),
                     warm_up: parameters.warm_up,
                     window: parameters.window,
                     grace: None,
@@ -265,6 +266,11 @@ fn tell_loop(figures: &mut Figures, parameters: &Parameters, looped: &open_loop:
         [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p999_ms", 0.999), ("max_ms", 1.0)]
     {
         insert(figures, name, millis(&looped.latencies, quantile));
+    }
+    if let Some(recovery) = looped.recovery {
+        insert(figures, "bursts", as_float(recovery.bursts as u64));
+        insert(figures, "bursts_not_recovered", as_float(recovery.not_recovered as u64));
+        insert(figures, "recovery_seconds", recovery.seconds);
     }
     meter.tell(figures, as_float(looped.requests));
 }

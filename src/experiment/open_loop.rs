@@ -17,11 +17,12 @@ use operators::records::Records;
 use rdkafka::message::Message as _;
 
 use super::raw::Raw;
+use super::recovery::{LOOK_MAX, Recovery, recovery};
 use super::statistics::{Slope, slope};
 use super::system::Running;
 use super::{Failure, Setup, World};
 use crate::config::Config;
-use crate::load::{Load, Schedule};
+use crate::load::{Bursts, Load, Schedule};
 use crate::surroundings::kafka_config;
 
 /// The longest latency that is told apart: an hour, in microseconds.
@@ -30,14 +31,13 @@ const LATENCY_MICROS_MAX: u64 = 3_600_000_000;
 /// How long results may stay away.
 pub const SILENCE: Duration = Duration::from_secs(20);
 
-/// How often it is looked how far behind the results are.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Loop {
     /// Requests a second.
     pub rate: f64,
+    /// What comes over them, if anything does.
+    pub bursts: Option<Bursts>,
     /// What is sent before anything counts. A broker that has just started answers many small requests seconds late at first; what piles
     /// up meanwhile has to be worked off before the window, or the broker's start is told as the system's latency.
     pub warm_up: Duration,
@@ -64,6 +64,8 @@ pub struct Looped {
     pub memory: u64,
     /// By how many requests a second the results fell behind, over the window.
     pub lag: Slope,
+    /// What bursts did, if there were any.
+    pub recovery: Option<Recovery>,
 }
 
 /// Runs the loop.
@@ -72,8 +74,11 @@ pub struct Looped {
 ///
 /// If the system or the broker fails, or results stay away for [`SILENCE`].
 pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure> {
-    let schedule = Schedule::at_rate(asked.rate)?;
-    let (warm, counted) = (whole(asked.rate, asked.warm_up), whole(asked.rate, asked.window));
+    let even = Schedule::at_rate(asked.rate)?;
+    let schedule = asked.bursts.map_or(Ok(even), |bursts| even.with_bursts(bursts))?;
+    let due_before = |time: Duration| whole(schedule.due_before(time));
+    let warm = due_before(asked.warm_up);
+    let counted = due_before(asked.warm_up + asked.window) - warm;
     let load = world.load(warm + counted)?;
     let running = Running::start(setup, world)?;
     let clock = Arc::new(SystemClock::new());
@@ -96,16 +101,25 @@ pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure>
         thread::spawn(move || write(writer, &config, load, schedule, start, &clock, &progress))
     };
 
-    sleep_until(&clock, window.start);
+    let lags_until = |end: Moment| {
+        let mut lags = Vec::new();
+        while clock.now() < end && !progress.is_over() {
+            let at = clock.now().since(start);
+            let seen = as_float(progress.seen.load(Ordering::Relaxed));
+            lags.push((at.as_secs_f64(), schedule.due_before(at) - seen));
+            thread::sleep(LOOK_MAX.min(end.since(clock.now())));
+        }
+        sleep_until(&clock, end);
+        lags
+    };
+    let mut lags = lags_until(window.start);
     let before = running.cpu()?;
-    let mut lags = Vec::new();
-    while clock.now() < window.end && !progress.is_over() {
-        let at = clock.now().since(start).as_secs_f64();
-        lags.push((at, at * asked.rate - as_float(progress.seen.load(Ordering::Relaxed))));
-        thread::sleep(LOOK);
-    }
-    sleep_until(&clock, window.end);
+    let in_window = lags_until(window.end);
     let spent = running.cpu()?.saturating_sub(before);
+    let lag = slope(&in_window);
+    lags.extend(in_window);
+    let measured = window.start.since(start)..window.end.since(start);
+    let recovery = asked.bursts.and_then(|bursts| recovery(&lags, &bursts, &measured));
     if let Some(grace) = asked.grace {
         thread::sleep(grace);
         progress.over.store(true, Ordering::Relaxed);
@@ -120,13 +134,14 @@ pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure>
         in_window,
         spent,
         memory,
-        lag: slope(&lags),
+        lag,
+        recovery,
     })
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a number of requests")]
-fn whole(rate: f64, time: Duration) -> u64 {
-    (rate * time.as_secs_f64()).round() as u64
+fn whole(requests: f64) -> u64 {
+    requests.round() as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
@@ -269,7 +284,7 @@ impl Reader {
         let (mut seen, mut in_window) = (0, 0);
         let mut heard = self.clock.now();
         while seen < self.requests && !self.progress.is_over() {
-            let polled = raw.poll(LOOK)?;
+            let polled = raw.poll(LOOK_MAX)?;
             let now = self.clock.now();
             let Some(message) = polled else {
                 if now.since(heard.max(self.start)) > SILENCE {

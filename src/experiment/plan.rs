@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::parse_duration;
-use crate::load::LoadForm;
+use crate::load::{Bursts, LoadForm, Schedule};
 
 /// The most points of one experiment, repetitions not counted.
 const POINTS_MAX: usize = 1_000;
@@ -67,6 +67,14 @@ pub struct Parameters {
     pub requests: u64,
     /// Requests a second.
     pub rate: f64,
+    /// Requests a second in bursts that come over the rate; 0 for none.
+    pub burst_rate: f64,
+    /// How long a burst lasts.
+    #[serde(deserialize_with = "duration")]
+    pub burst_length: Duration,
+    /// The time from the beginning of a burst to that of the next; the first begins with the window.
+    #[serde(deserialize_with = "duration")]
+    pub burst_every: Duration,
     /// What is sent of a rate before anything counts.
     #[serde(deserialize_with = "duration")]
     pub warm_up: Duration,
@@ -96,6 +104,9 @@ impl Default for Parameters {
             model: String::new(),
             requests: 100_000,
             rate: 10_000.0,
+            burst_rate: 0.0,
+            burst_length: Duration::from_secs(2),
+            burst_every: Duration::from_secs(10),
             warm_up: Duration::from_secs(5),
             window: Duration::from_secs(20),
             p99_max: Duration::from_millis(250),
@@ -110,9 +121,23 @@ impl Default for Parameters {
 
 impl Parameters {
     /// What no setting of the engine is called.
-    const NAMES: [&str; 13] = [
-        "system", "measure", "model", "requests", "rate", "warm_up", "window", "p99_max", "tenants", "skew",
-        "form", "decimals", "floor",
+    const NAMES: [&str; 16] = [
+        "system",
+        "measure",
+        "model",
+        "requests",
+        "rate",
+        "burst_rate",
+        "burst_length",
+        "burst_every",
+        "warm_up",
+        "window",
+        "p99_max",
+        "tenants",
+        "skew",
+        "form",
+        "decimals",
+        "floor",
     ];
 
     /// The form of requests.
@@ -129,8 +154,20 @@ impl Parameters {
         })
     }
 
+    /// The bursts that come over the rate, if any do.
+    pub fn bursts(&self) -> Option<Bursts> {
+        let Self { burst_rate: rate, burst_length: length, burst_every: every, .. } = *self;
+        (rate != 0.0).then_some(Bursts { after: self.warm_up, rate, length, every })
+    }
+
     fn check(&self) -> Result<(), String> {
         self.load_form()?;
+        if let Some(bursts) = self.bursts() {
+            if self.measure != Measure::Rate {
+                return Err("`burst_rate` is for `measure = \"rate\"`".to_owned());
+            }
+            Schedule::at_once().with_bursts(bursts).map_err(|error| error.to_string())?;
+        }
         let in_range = [
             (self.model.is_empty(), "`model` is missing: the id of the model that requests are for"),
             (self.requests < 100, "`requests` must be at least 100"),
@@ -387,6 +424,10 @@ mod tests {
         assert!(said(&with("form = 'xml'", "")).contains("json, tensor"));
         assert!(said(&with("window = 'soon'", "")).contains("soon"));
         assert!(said(&with("measure = 'guess'", "")).contains("guess"));
+        assert!(said(&with("burst_rate = 9", "")).contains("is for `measure"));
+        assert!(said(&with("measure = 'rate'\nburst_rate = -9", "")).contains("rate of bursts"));
+        let overlong = "measure = 'rate'\nburst_rate = 9\nburst_length = '9s'\nburst_every = '9s'";
+        assert!(said(&with(overlong, "")).contains("length of bursts"));
         let many: Vec<u32> = (0..1_001).collect();
         assert!(said(&with("", &format!("workers = {many:?}"))).contains("more than 1000 points"));
     }

@@ -10,11 +10,12 @@ use crate::html::{begin, escape};
 use crate::plot::{Series, bars, lines};
 
 /// Figures that are plotted, with what the axis says.
-const PLOTTED: [(&str, &str); 5] = [
+const PLOTTED: [(&str, &str); 6] = [
     ("records_per_cpu_second", "records a CPU-second of the system"),
     ("records_per_second", "records a second"),
     ("sustainable_per_second", "sustainable records a second"),
     ("engine_tax", "times the floor"),
+    ("recovery_seconds", "seconds until all is as before a burst, or a kill"),
     ("memory_mb", "memory, MB"),
 ];
 
@@ -62,7 +63,7 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
             continue;
         }
         if let Some(axis) = &axis {
-            plots.push((format!("{name}, by {axis}"), lines(axis, name, &series(rows, axis, figure, ""))));
+            plots.push((format!("{name}, by {axis}"), lines(axis, name, &series(rows, axis, figure))));
         } else {
             let bar = |row: &Row| Some((row.label(), vec![*row.medians.get(figure)?]));
             plots.push((
@@ -71,15 +72,8 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
             ));
         }
     }
-    let latencies: Vec<Series> = axis
-        .iter()
-        .flat_map(|axis| PERCENTILES.iter().flat_map(|(figure, name)| series(rows, axis, figure, name)))
-        .collect();
-    if let (Some(axis), false) = (&axis, latencies.is_empty()) {
-        plots.push((
-            format!("latency, by {axis}"),
-            lines(axis, "ms, from the time a request was due", &latencies),
-        ));
+    if let Some(axis) = &axis {
+        plots.extend(latencies(rows, axis));
     }
     let split: Vec<(String, Vec<f64>)> = rows.iter().filter_map(split).collect();
     if !split.is_empty() {
@@ -87,6 +81,21 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
         plots.push(("where CPU time goes, in the system".to_owned(), bars("ns a record", &names, &split)));
     }
     plots
+}
+
+/// All percentiles in one plot; where there are several lines of each, a plot for each percentile: it is the lines that are compared then.
+fn latencies(rows: &[Row], axis: &str) -> Vec<Plot> {
+    let of = |(figure, name): &(&str, &str)| ((*name).to_owned(), series(rows, axis, figure));
+    let found: Vec<(String, Vec<Series>)> =
+        PERCENTILES.iter().map(of).filter(|(_, lines)| !lines.is_empty()).collect();
+    let plot =
+        |title: String, drawn: &[Series]| (title, lines(axis, "ms, from the time a request was due", drawn));
+    if found.iter().all(|(_, lines)| lines.len() == 1) {
+        let named = |(name, lines): &(String, Vec<Series>)| Series { name: name.clone(), ..lines[0].clone() };
+        let all: Vec<Series> = found.iter().map(named).collect();
+        return (!all.is_empty()).then(|| plot(format!("latency, by {axis}"), &all)).into_iter().collect();
+    }
+    found.iter().map(|(name, lines)| plot(format!("latency, {name}, by {axis}"), lines)).collect()
 }
 
 /// The floor's stages, and what the engine took beyond them.
@@ -121,12 +130,10 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// A series for each combination of the other parameters.
-fn series(rows: &[Row], axis: &str, figure: &str, name: &str) -> Vec<Series> {
+fn series(rows: &[Row], axis: &str, figure: &str) -> Vec<Series> {
     let mut found: Vec<Series> = Vec::new();
     for row in rows {
-        let others = row.point.iter().filter(|(other, _)| *other != axis).map(|(_, value)| value.as_str());
-        let label =
-            [name].into_iter().chain(others).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let label = row.label_but(axis);
         let point = row.point.get(axis).and_then(|value| number(value)).zip(row.medians.get(figure).copied());
         let Some(point) = point else { continue };
         match found.iter_mut().find(|series| series.name == label) {
@@ -142,7 +149,7 @@ fn series(rows: &[Row], axis: &str, figure: &str, name: &str) -> Vec<Series> {
 fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
     let axis = axis(rows).filter(|axis| ["workers", "onnx.executors"].contains(&axis.as_str()));
     let Some(axis) = axis else { return Ok(()) };
-    for measured in series(rows, &axis, "records_per_second", "") {
+    for measured in series(rows, &axis, "records_per_second") {
         let Some(law) = Scaling::fit(&measured.points) else { continue };
         let most = measured.points.last().map_or(1.0, |(workers, _)| *workers);
         let steps = (0..=40).map(|step| 1.0 + (most - 1.0) * f64::from(step) / 40.0);

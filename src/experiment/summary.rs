@@ -9,7 +9,7 @@ use super::figures::{Measured, short};
 use super::statistics::median;
 
 /// Columns of the table, of those that were measured.
-pub(super) const COLUMNS: [&str; 16] = [
+pub(super) const COLUMNS: [&str; 17] = [
     "sustainable_per_second",
     "records_per_second",
     "records_per_cpu_second",
@@ -23,6 +23,7 @@ pub(super) const COLUMNS: [&str; 16] = [
     "max_ms",
     "memory_mb",
     "recovery_seconds",
+    "bursts_not_recovered",
     "lost",
     "duplicated",
     "wrong",
@@ -52,11 +53,17 @@ pub struct Row {
 impl Row {
     /// The point as people read it.
     pub fn label(&self) -> String {
+        let label = self.label_but("");
+        if label.is_empty() { self.model.clone() } else { label }
+    }
+
+    /// The point without one of its parameters.
+    pub fn label_but(&self, left_out: &str) -> String {
         let part = |(name, value): (&String, &String)| {
             if name == "system" { self.system.clone() } else { format!("{name} {value}") }
         };
-        let parts: Vec<String> = self.point.iter().map(part).collect();
-        if parts.is_empty() { self.model.clone() } else { parts.join(", ") }
+        let others = self.point.iter().filter(|(name, _)| *name != left_out);
+        others.map(part).collect::<Vec<_>>().join(", ")
     }
 
     /// The point but for its system.

@@ -35,6 +35,7 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         let world = World::new(setup, "sustainable", load.clone())?;
         let asked = Loop {
             rate,
+            bursts: None,
             warm_up: parameters.warm_up,
             window: parameters.window,
             grace: Some(parameters.p99_max),
