@@ -12,6 +12,9 @@ use crate::load::{Bursts, LoadForm, Schedule};
 /// The most points of one experiment, repetitions not counted.
 const POINTS_MAX: usize = 1_000;
 
+/// A burst that is shorter is none: requests are sent a millisecond late.
+const BURST_MIN: Duration = Duration::from_millis(10);
+
 /// An experiment.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -167,6 +170,9 @@ impl Parameters {
                 return Err("`burst_rate` is for `measure = \"rate\"`".to_owned());
             }
             Schedule::at_once().with_bursts(bursts).map_err(|error| error.to_string())?;
+            if bursts.length < BURST_MIN || bursts.length >= self.window {
+                return Err(format!("`burst_length` must be at least {BURST_MIN:?}, and less than `window`"));
+            }
         }
         let in_range = [
             (self.model.is_empty(), "`model` is missing: the id of the model that requests are for"),
@@ -428,6 +434,8 @@ mod tests {
         assert!(said(&with("measure = 'rate'\nburst_rate = -9", "")).contains("rate of bursts"));
         let overlong = "measure = 'rate'\nburst_rate = 9\nburst_length = '9s'\nburst_every = '9s'";
         assert!(said(&with(overlong, "")).contains("length of bursts"));
+        let as_long = "measure = 'rate'\nburst_rate = 9\nwindow = '2s'";
+        assert!(said(&with(as_long, "")).contains("less than `window`"));
         let many: Vec<u32> = (0..1_001).collect();
         assert!(said(&with("", &format!("workers = {many:?}"))).contains("more than 1000 points"));
     }

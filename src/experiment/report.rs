@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::figures::{Measured, short};
 use super::floor::Floor;
 use super::scaling::Scaling;
-use super::summary::{COLUMNS, Row, rows};
+use super::summary::{Row, columns, rows};
 use crate::html::{begin, escape};
 use crate::plot::{Series, bars, lines};
 
@@ -180,10 +180,7 @@ fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
 }
 
 fn table(page: &mut String, rows: &[Row]) -> fmt::Result {
-    let columns: Vec<&str> = COLUMNS
-        .into_iter()
-        .filter(|column| rows.iter().any(|row| row.medians.contains_key(*column)))
-        .collect();
+    let columns = columns(rows);
     page.push_str("<h2>Figures</h2><div class=\"wide\"><table><thead><tr><th>point</th><th>times</th>");
     for column in &columns {
         write!(page, "<th>{}</th>", escape(&column.replace('_', " ")))?;

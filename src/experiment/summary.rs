@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::figures::{Measured, short};
 use super::statistics::median;
 
-/// Columns of the table, of those that were measured.
-pub(super) const COLUMNS: [&str; 17] = [
+/// Figures that a table tells, in this order.
+const COLUMNS: [&str; 17] = [
     "sustainable_per_second",
     "records_per_second",
     "records_per_cpu_second",
@@ -114,10 +114,7 @@ fn engine_times(rows: &[Row], row: &Row) -> Option<f64> {
 
 /// The rows as a table for people.
 pub fn table(rows: &[Row]) -> String {
-    let figures: Vec<&str> = COLUMNS
-        .into_iter()
-        .filter(|column| rows.iter().any(|row| row.medians.contains_key(*column)))
-        .collect();
+    let figures = columns(rows);
     let has_others = rows.iter().any(|row| row.engine_times.is_some());
     let mut lines = vec![head(&figures, has_others)];
     for row in rows {
@@ -140,6 +137,12 @@ pub fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// The columns of a table of these rows: of what it tells, what was measured.
+pub(super) fn columns(rows: &[Row]) -> Vec<&'static str> {
+    let is_measured = |column: &&str| rows.iter().any(|row| row.medians.contains_key(*column));
+    COLUMNS.into_iter().filter(is_measured).collect()
 }
 
 fn head(figures: &[&str], has_others: bool) -> Vec<String> {

@@ -74,6 +74,28 @@ fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
 }
 
 #[test]
+fn bursts_are_sent_and_what_they_do_is_told() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("bursts.toml").display().to_string();
+    // More than the device bears, for a second: it has something to recover from.
+    let experiment = "title = 'bursts'\nrepetitions = 1\n[fixed]\nmeasure = 'rate'\nrate = 50\nburst_rate = 2000\nburst_length = '1s'\n\
+                      burst_every = '5s'\nwarm_up = '2s'\nwindow = '10s'\nmodel = 'mlp-16'\nfloor = false\nonnx.executors = 1\nonnx.pace.row = '1ms'\n\
+                      topics.requests.partitions = 2\ntopics.results.partitions = 1\n";
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let figures = &line["figures"];
+    assert_eq!(
+        ["lost", "duplicated", "bursts"].map(|name| figures[name].as_f64()),
+        [Some(0.0), Some(0.0), Some(2.0)]
+    );
+    // Two seconds of the rate, and twice a burst and four more of them.
+    assert_eq!(figures["requests"], 4_500.0);
+    assert!(figures["recovery_seconds"].as_f64().is_some(), "{line}");
+}
+
+#[test]
 fn an_experiment_that_is_told_to_end_leaves_no_system_behind() {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let file = folder.path().join("long.toml");
