@@ -182,7 +182,8 @@ fn split(whole: f64, places: impl Iterator<Item = usize> + Clone, asked: &[(f64,
         if is_last {
             let unserved = |place: &usize| parts[*place] == UNSERVED;
             let rest: Vec<usize> = places.filter(unserved).collect();
-            rest.into_iter().for_each(|place| parts[place] = level * asked[place].1);
+            // Nothing by weight is nothing, however much there is.
+            rest.into_iter().for_each(|place| parts[place] = (level * asked[place].1).max(0.0));
             return;
         }
     }
@@ -240,6 +241,15 @@ mod tests {
         let mut flows = vec![flow(0, 0.5, 0), flow(0, 0.5, 0), flow(1, 1.0, 0)];
         flows[0].rate_max = 10.0;
         near(&rates(&flows, &pool(1.0), &[f64::INFINITY, 30.0]), &[20.0, 30.0]);
+    }
+
+    #[test]
+    fn who_has_no_weight_gets_nothing() {
+        let mut parts = [0.0; 2];
+        split(1.0, 0..2, &[(5.0, 0.0), (5.0, 1.0)], &mut parts);
+        assert!(parts[0].abs() < 1e-12 && (parts[1] - 1.0).abs() < 1e-12, "{parts:?}");
+        split(1.0, 0..1, &[(5.0, 0.0)], &mut parts);
+        assert!(parts[0].abs() < 1e-12, "{parts:?}");
     }
 
     proptest! {
