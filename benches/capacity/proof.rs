@@ -50,8 +50,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     scenes: usize,
     /// Only this scene, counted from 1
-    #[arg(long, conflicts_with = "scenes")]
-    scene: Option<usize>,
+    #[arg(long, conflicts_with = "scenes", value_parser = clap::value_parser!(u64).range(1..=9))]
+    scene: Option<u64>,
 }
 
 /// Three mixes: one model; two whose batches cost alike; three, of which one has small batches that cost more a row.
@@ -122,7 +122,8 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
         sets: vec![format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")],
     };
     let mut figures = Figures::default();
-    let chosen = |number: usize| args.scene.map_or(number <= args.scenes, |only| number == only);
+    let first = u64::try_from(args.scenes).unwrap_or(u64::MAX);
+    let chosen = |number: u64| args.scene.map_or(number <= first, |only| number == only);
     for (_, scene) in (1..).zip(scenes()).filter(|(number, _)| chosen(*number)) {
         println!("{}", scene.name());
         play(args, &setup, &scene, &mut figures)?;

@@ -49,6 +49,12 @@ impl Bursts {
             (0_u32..).map(move |number| bursts.after.saturating_add(bursts.every.saturating_mul(number)));
         begins.take_while(move |begin| *begin < end).map(move |begin| (begin, begin + bursts.length))
     }
+
+    /// Requests of a burst, and of a burst and what follows until the next.
+    fn requests(&self, rate: f64) -> (f64, f64) {
+        let in_burst = self.rate * self.length.as_secs_f64();
+        (in_burst, in_burst + rate * self.every.saturating_sub(self.length).as_secs_f64())
+    }
 }
 
 impl Schedule {
@@ -91,11 +97,11 @@ impl Schedule {
     pub fn due(&self, index: u64) -> Duration {
         let seconds = self.rate.map_or(0.0, |rate| {
             let index = index as f64;
-            let Some(bursts) = self.bursts else { return index / rate };
-            let Some(later) = Some(index - rate * bursts.after.as_secs_f64()).filter(|later| *later >= 0.0)
-            else {
+            let before = |bursts: &Bursts| rate * bursts.after.as_secs_f64();
+            let Some(bursts) = self.bursts.filter(|bursts| before(bursts) <= index) else {
                 return index / rate;
             };
+            let later = index - before(&bursts);
             let (in_burst, in_period) = bursts.requests(rate);
             let rest = later % in_period;
             let begin = bursts.after.as_secs_f64()
@@ -122,14 +128,6 @@ impl Schedule {
         let quiet = rest - bursts.length.as_secs_f64();
         let of_rest = if quiet < 0.0 { bursts.rate * rest } else { in_burst + rate * quiet };
         even(bursts.after) + periods * in_period + of_rest
-    }
-}
-
-impl Bursts {
-    /// Requests of a burst, and of a burst and what follows until the next.
-    fn requests(&self, rate: f64) -> (f64, f64) {
-        let in_burst = self.rate * self.length.as_secs_f64();
-        (in_burst, in_burst + rate * self.every.saturating_sub(self.length).as_secs_f64())
     }
 }
 

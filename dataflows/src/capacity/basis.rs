@@ -99,8 +99,19 @@ impl Basis {
         self.costs.insert(number, cost.clone());
     }
 
-    fn cost_of(&self, model: &str) -> Option<&ModelCost> {
-        self.costs.iter().find(|(number, _)| self.picture.names.name(**number) == model).map(|(_, cost)| cost)
+    /// What batches of the model of this id take, if that is known.
+    pub fn cost_of(&self, model: &str) -> Option<&ModelCost> {
+        self.costs.get(&self.number_of(model)?)
+    }
+
+    /// The same, to be changed.
+    pub fn cost_of_mut(&mut self, model: &str) -> Option<&mut ModelCost> {
+        let number = self.number_of(model)?;
+        self.costs.get_mut(&number)
+    }
+
+    fn number_of(&self, model: &str) -> Option<u32> {
+        self.costs.keys().copied().find(|number| self.picture.names.name(*number) == model)
     }
 
     /// What a series brought each second, lately.

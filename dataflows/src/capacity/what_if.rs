@@ -169,8 +169,7 @@ impl WhatIf {
                 }
             }
             Self::Model { from, to } => {
-                let like = number(basis, to).and_then(|to| basis.costs.get(&to)).cloned();
-                let like = like.ok_or_else(|| WhatIfError::Model(to.clone()))?;
+                let like = basis.cost_of(to).cloned().ok_or_else(|| WhatIfError::Model(to.clone()))?;
                 let place = cost_of(basis, from)?;
                 *place = ModelCost { rows_now: place.rows_now, wait: place.wait, ..like };
             }
@@ -184,14 +183,8 @@ impl WhatIf {
     }
 }
 
-fn number(basis: &Basis, name: &str) -> Option<u32> {
-    basis.costs.keys().copied().find(|model| basis.picture.names.name(*model) == name)
-}
-
 fn cost_of<'a>(basis: &'a mut Basis, name: &str) -> Result<&'a mut ModelCost, WhatIfError> {
-    let unknown = || WhatIfError::Model(name.to_owned());
-    let model = number(basis, name).ok_or_else(unknown)?;
-    basis.costs.get_mut(&model).ok_or_else(unknown)
+    basis.cost_of_mut(name).ok_or_else(|| WhatIfError::Model(name.to_owned()))
 }
 
 /// Batches of every model close by another rule: after a wait, or for an objective, in seconds.

@@ -125,7 +125,7 @@ impl Arrivals {
     pub(super) fn of(basis: &Basis, ticks: &[Tick]) -> Option<Self> {
         let partitions: Vec<i32> = basis.picture.partitions.keys().copied().collect();
         let (mut models, mut tenants) = (Places::default(), Places::default());
-        let known = |model: &str| basis.costs.keys().any(|known| basis.picture.names.name(*known) == model);
+        let known = |model: &str| basis.cost_of(model).is_some();
         let ticks = read(ticks, &partitions, |cell| {
             known(&cell.model).then(|| (models.of(&cell.model), tenants.of(&cell.tenant)))
         });

@@ -95,10 +95,7 @@ impl Plan {
     /// The machine that this ground describes, whose batches take `slow` times what they are thought to.
     pub(super) fn of(basis: &Basis, models: &[String], slow: f64) -> Self {
         let setup = &basis.setup;
-        let cost = |id: &str| {
-            let found = basis.costs.iter().find(|(number, _)| basis.picture.names.name(**number) == id);
-            found.map(|(_, cost)| cost).expect("the trace has those models only whose cost is known")
-        };
+        let cost = |id: &str| basis.cost_of(id).expect("the trace has those models only whose cost is known");
         Self {
             models: models.iter().map(|id| model(setup, id, cost(id), slow)).collect(),
             devices: setup.devices.max(1),
