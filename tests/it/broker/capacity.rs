@@ -62,6 +62,8 @@ fn an_engine_is_asked_recorded_remembered_and_seen_from_outside() {
         let (found, code) = attached(&rig, &engine, &["--record", trace, "--what-if", "load=+900%"]);
         let known = partitions(&found).len() == 4
             && partitions(&found).iter().all(|one| one["rate_max"]["value"].as_f64() > Some(0.0))
+            // On a busy machine a tick may take seconds, and of too few of them nothing is said.
+            && partitions(&found).iter().all(|one| one["verdict"] != "UNKNOWN")
             && found["report"]["seconds"].as_f64() > Some(5.0);
         // What came before the engine was there is a backlog at first, which grows until it reads.
         let known = known && code == Some(0);
