@@ -60,9 +60,21 @@ impl Measured {
     }
 }
 
+/// Adds a figure.
+pub(super) fn insert(figures: &mut Figures, name: &str, value: f64) {
+    figures.insert(name.to_owned(), value);
+}
+
+/// A count as a figure.
+#[expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
+pub(super) fn as_float(count: u64) -> f64 {
+    count as f64
+}
+
 /// What a summary tells, in this order.
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 11] = [
     "sustainable_per_second",
+    "not_borne_per_second",
     "records_per_second",
     "records_per_cpu_second",
     "engine_tax",

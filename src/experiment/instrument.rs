@@ -10,7 +10,7 @@ use operators::model::store;
 
 use super::count::count;
 use super::drain::{self, Drained};
-use super::figures::{Figures, Measured};
+use super::figures::{Figures, Measured, as_float, insert};
 use super::machine::Machine;
 use super::open_loop::{self, Loop, millis};
 use super::plan::{Measure, Parameters, Plan, Point};
@@ -283,16 +283,6 @@ fn tell_floor(figures: &mut Figures, floor: &floor::Floor) {
     if let Some(spent) = spent {
         insert(figures, "engine_tax", spent / as_float(floor.sum()).max(1.0));
     }
-}
-
-/// Adds a figure.
-pub(super) fn insert(figures: &mut Figures, name: &str, value: f64) {
-    figures.insert(name.to_owned(), value);
-}
-
-#[expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
-fn as_float(count: u64) -> f64 {
-    count as f64
 }
 
 /// A system's name: a peer's is that of its folder.

@@ -16,6 +16,7 @@ use operators::clock::{Clock as _, Moment, SystemClock};
 use operators::records::Records;
 use rdkafka::message::Message as _;
 
+use super::figures::as_float;
 use super::raw::Raw;
 use super::recovery::{LOOK_MAX, Recovery, recovery};
 use super::statistics::{Slope, slope};
@@ -142,11 +143,6 @@ pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure>
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a number of requests")]
 fn whole(requests: f64) -> u64 {
     requests.round() as u64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a number of requests is far below 2^52")]
-fn as_float(requests: u64) -> f64 {
-    requests as f64
 }
 
 /// How far the reader is, and whether nobody waits for it any more.

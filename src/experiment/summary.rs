@@ -9,8 +9,9 @@ use super::figures::{Measured, short};
 use super::statistics::median;
 
 /// Figures that a table tells, in this order.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "sustainable_per_second",
+    "not_borne_per_second",
     "records_per_second",
     "records_per_cpu_second",
     "cpu_ns_per_record",

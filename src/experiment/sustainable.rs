@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::figures::Figures;
-use super::instrument::insert;
+use super::count::count;
+use super::figures::{Figures, as_float, insert};
 use super::open_loop::{self, Loop, Looped, millis};
 use super::plan::Parameters;
 use super::{Failure, Setup, World};
@@ -28,7 +28,7 @@ const STEPS_MAX: u32 = 12;
 ///
 /// If the system or the broker fails. That a rate is not borne is no failure, also where it shows in results that stay away.
 pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters) -> Result<Figures, Failure> {
-    let mut best: Option<(f64, Looped)> = None;
+    let mut best: Option<(f64, Looped, World)> = None;
     let mut steps = 0.0;
     let found = bisect(parameters.rate, |rate| {
         steps += 1.0;
@@ -42,7 +42,7 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         };
         match open_loop::run(setup, &world, asked) {
             Ok(looped) if is_borne(rate, &looped, parameters.p99_max) => {
-                best = Some((rate, looped));
+                best = Some((rate, looped, world));
                 Ok(true)
             }
             Ok(_) | Err(Failure::Late { .. }) => Ok(false),
@@ -52,8 +52,15 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
     let mut figures = Figures::new();
     insert(&mut figures, "steps", steps);
     insert(&mut figures, "sustainable_per_second", found.0);
-    insert(&mut figures, "not_borne_per_second", found.1.unwrap_or(f64::INFINITY).min(f64::MAX));
-    if let Some((rate, looped)) = best {
+    if let Some(not_borne) = found.1 {
+        insert(&mut figures, "not_borne_per_second", not_borne);
+    }
+    if let Some((rate, looped, world)) = best {
+        // The system was killed when its time was up, so that what has no outcome by then is not lost: a new start would go on with it.
+        let count = count(&world, looped.requests)?;
+        insert(&mut figures, "unfinished", as_float(count.lost));
+        insert(&mut figures, "duplicated", as_float(count.duplicated));
+        insert(&mut figures, "dead_letters", as_float(count.dead_letters));
         insert(&mut figures, "p50_ms", millis(&looped.latencies, 0.5));
         insert(&mut figures, "p99_ms", millis(&looped.latencies, 0.99));
         insert(&mut figures, "lag_slope_per_second", looped.lag.slope);

@@ -96,6 +96,27 @@ fn bursts_are_sent_and_what_they_do_is_told() {
 }
 
 #[test]
+fn the_highest_rate_that_is_asked_for_is_borne_and_its_requests_are_counted() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("sustainable.toml").display().to_string();
+    // Far below what the device bears, so that the highest that is asked for is borne, and no rate is known that is not.
+    let experiment = "title = 'sustainable'\nrepetitions = 1\n[fixed]\nmeasure = 'sustainable'\nrate = 200\nwarm_up = '2s'\n\
+                      window = '5s'\np99_max = '5s'\nmodel = 'mlp-16'\ntopics.requests.partitions = 2\ntopics.results.partitions = 1\n";
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let figures = &line["figures"];
+    assert_eq!(
+        ["sustainable_per_second", "steps", "unfinished", "duplicated", "dead_letters"]
+            .map(|name| figures[name].as_f64()),
+        [Some(200.0), Some(1.0), Some(0.0), Some(0.0), Some(0.0)],
+        "{line}"
+    );
+    assert!(figures["not_borne_per_second"].is_null(), "{line}");
+}
+
+#[test]
 fn an_experiment_that_is_told_to_end_leaves_no_system_behind() {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let file = folder.path().join("long.toml");
