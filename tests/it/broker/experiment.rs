@@ -18,6 +18,16 @@ fn tidemill(words: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
+/// The line that an experiment of one point, measured once, tells.
+fn measured(experiment: &str) -> Value {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("experiment.toml").display().to_string();
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    serde_json::from_str(&stdout).expect("a line is JSON")
+}
+
 #[test]
 fn an_experiment_tells_what_each_point_took_and_that_nothing_was_lost() {
     let folder = tempfile::tempdir().expect("there is room for a folder");
@@ -55,16 +65,11 @@ fn an_experiment_tells_what_each_point_took_and_that_nothing_was_lost() {
 
 #[test]
 fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
-    let folder = tempfile::tempdir().expect("there is room for a folder");
-    let file = folder.path().join("killed.toml").display().to_string();
     // Batches that take their time, so that there is a middle of the backlog to be killed in.
     let experiment = "title = 'killed'\nrepetitions = 1\n[fixed]\nmeasure = 'kill'\nmodel = 'mlp-16'\nrequests = 3000\n\
                       topics.requests.partitions = 4\ntopics.results.partitions = 2\nonnx.executors = 1\n\
                       onnx.pace.row = '1ms'\nkafka.static_membership = true\nin_flight.records_max = 2000\ncommit.records_max = 500\n";
-    std::fs::write(&file, experiment).expect("the experiment can be written");
-    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let line = measured(experiment);
     let figures = &line["figures"];
     for name in ["lost", "duplicated", "wrong", "unexpected"] {
         assert_eq!(figures[name], 0.0, "{name}: {line}");
@@ -75,16 +80,11 @@ fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
 
 #[test]
 fn bursts_are_sent_and_what_they_do_is_told() {
-    let folder = tempfile::tempdir().expect("there is room for a folder");
-    let file = folder.path().join("bursts.toml").display().to_string();
     // More than the device bears, for a second: it has something to recover from.
     let experiment = "title = 'bursts'\nrepetitions = 1\n[fixed]\nmeasure = 'rate'\nrate = 50\nburst_rate = 2000\nburst_length = '1s'\n\
                       burst_every = '5s'\nwarm_up = '2s'\nwindow = '10s'\nmodel = 'mlp-16'\nfloor = false\nonnx.executors = 1\nonnx.pace.row = '1ms'\n\
                       topics.requests.partitions = 2\ntopics.results.partitions = 1\n";
-    std::fs::write(&file, experiment).expect("the experiment can be written");
-    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let line = measured(experiment);
     let figures = &line["figures"];
     assert_eq!(
         ["lost", "duplicated", "bursts"].map(|name| figures[name].as_f64()),
@@ -97,15 +97,10 @@ fn bursts_are_sent_and_what_they_do_is_told() {
 
 #[test]
 fn the_highest_rate_that_is_asked_for_is_borne_and_its_requests_are_counted() {
-    let folder = tempfile::tempdir().expect("there is room for a folder");
-    let file = folder.path().join("sustainable.toml").display().to_string();
     // Far below what the device bears, so that the highest that is asked for is borne, and no rate is known that is not.
     let experiment = "title = 'sustainable'\nrepetitions = 1\n[fixed]\nmeasure = 'sustainable'\nrate = 200\nwarm_up = '2s'\n\
                       window = '5s'\np99_max = '5s'\nmodel = 'mlp-16'\ntopics.requests.partitions = 2\ntopics.results.partitions = 1\n";
-    std::fs::write(&file, experiment).expect("the experiment can be written");
-    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    let line: Value = serde_json::from_str(&stdout).expect("a line is JSON");
+    let line = measured(experiment);
     let figures = &line["figures"];
     assert_eq!(
         ["sustainable_per_second", "steps", "unfinished", "duplicated", "dead_letters"]
