@@ -46,8 +46,8 @@ pub use secret::{MASK, Properties, is_secret, shown};
 pub use tenants::Tenants;
 pub use units::{parse_duration, parse_size};
 pub use written::{
-    Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, Provider, ResultKey,
-    ResultsForm,
+    Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, ProducerClient, Provider,
+    ResultKey, ResultsForm,
 };
 
 use written::ConfigFile;

@@ -9,7 +9,7 @@ use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider as 
 use operators::model::{Backend, PacedBackend, linear_pace, store};
 
 use crate::cli::{Candidate, CliError, Surroundings};
-use crate::config::{Config, GroupProtocol, Properties, Provider};
+use crate::config::{Config, GroupProtocol, ProducerClient, Properties, Provider};
 
 /// What the binary reaches outside of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +60,11 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
         group_protocol: match config.kafka.group_protocol {
             GroupProtocol::Classic => kafka::GroupProtocol::Classic,
             GroupProtocol::Consumer => kafka::GroupProtocol::Consumer,
+        },
+        producer_client: match config.kafka.producer_client {
+            ProducerClient::Auto => kafka::ProducerClient::Auto,
+            ProducerClient::Direct => kafka::ProducerClient::Direct,
+            ProducerClient::Librdkafka => kafka::ProducerClient::Librdkafka,
         },
         session_timeout: config.kafka.session_timeout,
         transaction_timeout: config.kafka.transaction_timeout,

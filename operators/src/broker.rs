@@ -322,8 +322,8 @@ pub enum TopicSeen {
 
 /// A proof of membership, which the broker checks when offsets are sent.
 pub enum GroupToken {
-    /// The group metadata of a librdkafka consumer.
-    Kafka(std::sync::Arc<rdkafka::consumer::ConsumerGroupMetadata>),
+    /// Of a member of a group of Kafka's.
+    Kafka(kafka::KafkaToken),
     /// Of a simulated member.
     Simulated {
         /// The group.

@@ -20,7 +20,7 @@ use super::tenants::{Tenants, tenants};
 use super::units::Count;
 use super::written::{
     BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, OnnxFile,
-    Order, Provider, ResultKey, ResultsForm, TopicFile,
+    Order, ProducerClient, Provider, ResultKey, ResultsForm, TopicFile,
 };
 
 /// What `auto` is for the size and the wait of batches, without an objective and with one.
@@ -103,6 +103,8 @@ pub struct Kafka {
     pub transaction_timeout: Duration,
     /// How members of the group are coordinated.
     pub group_protocol: GroupProtocol,
+    /// Who speaks to the broker for the transactional producer.
+    pub producer_client: ProducerClient,
     /// Whether the group keeps partitions for a process that is away for a while.
     pub static_membership: bool,
     /// Properties passed through to the consumer.
@@ -347,6 +349,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         session_timeout: written.kafka.session_timeout.0,
         transaction_timeout: written.kafka.transaction_timeout.0,
         group_protocol: written.kafka.group_protocol,
+        producer_client: written.kafka.producer_client,
         static_membership: written.kafka.static_membership,
         consumer: resolve("consumer", written.kafka.consumer),
         producer: resolve("producer", written.kafka.producer),

@@ -52,6 +52,7 @@ pub(super) struct KafkaFile {
     pub(super) session_timeout: Interval,
     pub(super) transaction_timeout: Interval,
     pub(super) group_protocol: GroupProtocol,
+    pub(super) producer_client: ProducerClient,
     pub(super) static_membership: bool,
     #[serde(default)]
     pub(super) consumer: BTreeMap<String, Property>,
@@ -264,6 +265,18 @@ pub enum GroupProtocol {
     Classic,
     /// By the broker.
     Consumer,
+}
+
+/// Who speaks to the broker for the transactional producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProducerClient {
+    /// Our own code where it can be, else the library.
+    Auto,
+    /// Our own code.
+    Direct,
+    /// The library.
+    Librdkafka,
 }
 
 /// What is kept in order.

@@ -6,6 +6,8 @@
 //! | `member` `queue` | a member of a group, and the queues of its partitions |
 //! | `look` | which topic bears the name that the group's offsets are of |
 //! | `producer` `limits` | the transactional producer, and the largest record that a topic takes |
+//! | `direct` | the same without librdkafka, and the choice between the two |
+//! | `token` | proof of membership in a group |
 //! | `plain` | the producer of outcomes outside of transactions |
 //! | `writer` | the producer of the tools around the engine |
 //! | `admin` `log` | topics and committed offsets; a partition read from start to end |
@@ -17,6 +19,7 @@ mod admin;
 mod bounded;
 mod config;
 mod diagnostics;
+mod direct;
 mod error;
 mod limits;
 mod log;
@@ -28,12 +31,14 @@ mod plain;
 mod producer;
 mod queue;
 mod signal;
+mod token;
 mod told;
 mod writer;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use config::{ClientKind, GroupProtocol, KafkaConfig, refused_property};
+pub use config::{ClientKind, GroupProtocol, KafkaConfig, ProducerClient, refused_property};
+pub use token::KafkaToken;
 
 use self::config::Settings;
 use self::log::LogReader;
@@ -57,6 +62,9 @@ impl KafkaBroker {
         Settings::member(&config, "any")?;
         Settings::producer(&config, None)?;
         Settings::admin(&config)?;
+        if let Some(error) = direct::contradiction(&config) {
+            return Err(error);
+        }
         Ok(Self { config, readers: Mutex::default() })
     }
 
@@ -72,7 +80,7 @@ impl KafkaBroker {
 
 impl Broker for KafkaBroker {
     fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
-        Ok(Box::new(producer::KafkaProducer::new(&self.config, transactional_id)?))
+        direct::transactional(&self.config, transactional_id)
     }
 
     fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -46,8 +46,10 @@ pub(crate) enum Trick {
     CutAnswer,
     /// It is done, and neither its answer nor anything else ever comes on the connection again, which stays open.
     SwallowAnswer,
-    /// It never reaches the broker. The answer is this error of Kafka's; only for kinds whose whole answer is a pause and an error.
+    /// It never reaches the broker. The answer is this error of Kafka's; only for kinds whose answer says nothing else.
     Refuse(i16),
+    /// Its connection is cut, and it reaches the broker [when it is delivered](Proxy::deliver).
+    Delay,
 }
 
 /// A trick that is played on the next `times` requests of one kind, of one client.
@@ -76,7 +78,15 @@ struct State {
     lines: BTreeMap<String, Line>,
     planned: Vec<Planned>,
     connections: Vec<Arc<Connection>>,
+    delayed: Vec<Delayed>,
     ended: bool,
+}
+
+/// A request that has not reached its node.
+struct Delayed {
+    client: String,
+    frame: Vec<u8>,
+    node: SocketAddr,
 }
 
 /// A connection of a client, and that to the node behind it.
@@ -159,6 +169,22 @@ impl Proxy {
         locked(&self.shared.state).planned.push(planned);
     }
 
+    /// Delivers what was delayed of this client, and returns the error code of each answer.
+    pub(crate) fn deliver(&self, client: &str) -> Vec<i16> {
+        let mut state = locked(&self.shared.state);
+        let (due, kept) = std::mem::take(&mut state.delayed).into_iter().partition(|it| it.client == client);
+        state.delayed = kept;
+        drop(state);
+        let deliver = |late: Delayed| {
+            let node = TcpStream::connect(late.node).unwrap();
+            (&node).write_all(&late.frame).unwrap();
+            let at = Request::of(&late.frame).unwrap().error_at();
+            let answer = read_frame(&node).unwrap();
+            i16::from_be_bytes(answer[at..at + 2].try_into().unwrap())
+        };
+        Vec::into_iter(due).map(deliver).collect()
+    }
+
     /// Tricks that are planned for this client and were not played yet.
     pub(crate) fn left(&self, client: &str) -> usize {
         let state = locked(&self.shared.state);
@@ -215,12 +241,17 @@ impl Shared {
             if !self.goes_through(connection)? {
                 continue;
             }
-            let trick = self.trick(&request);
-            if let Some(Trick::Refuse(code)) = trick {
-                connection.answer(&refusal(request.correlation, code))?;
-            } else {
-                locked(&connection.asked).insert(request.correlation, trick);
-                (&connection.far).write_all(&frame)?;
+            match self.trick(&request) {
+                Some(Trick::Refuse(code)) => connection.answer(&request.refusal(code))?,
+                Some(Trick::Delay) => {
+                    let node = connection.far.peer_addr()?;
+                    locked(&self.state).delayed.push(Delayed { client: request.client, frame, node });
+                    return Ok(());
+                }
+                trick => {
+                    locked(&connection.asked).insert(request.correlation, trick);
+                    (&connection.far).write_all(&frame)?;
+                }
             }
         }
     }
@@ -232,7 +263,7 @@ impl Shared {
             match locked(&connection.asked).remove(&correlation).flatten() {
                 Some(Trick::CutAnswer) => return Ok(()),
                 Some(Trick::SwallowAnswer) => connection.lossy.store(true, Ordering::SeqCst),
-                Some(Trick::Refuse(_)) | None => {}
+                Some(Trick::Refuse(_) | Trick::Delay) | None => {}
             }
             if !connection.lossy.load(Ordering::SeqCst) && self.goes_through(connection)? {
                 connection.answer(&frame)?;
@@ -289,6 +320,7 @@ impl Connection {
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     kind: i16,
+    version: i16,
     correlation: i32,
     client: String,
 }
@@ -298,14 +330,34 @@ impl Request {
         let short = |at: usize| Some(i16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
         let length = usize::try_from(short(12)?).ok()?;
         let client = String::from_utf8(frame.get(14..14 + length)?.to_vec()).ok()?;
-        Some(Self { kind: short(4)?, correlation: number(frame, 8)?, client })
+        Some(Self { kind: short(4)?, version: short(6)?, correlation: number(frame, 8)?, client })
     }
-}
 
-/// An answer that is a pause of no time, and an error.
-fn refusal(correlation: i32, code: i16) -> Vec<u8> {
-    let length: i32 = 10;
-    [&length.to_be_bytes()[..], &correlation.to_be_bytes(), &[0; 4], &code.to_be_bytes()].concat()
+    /// Whether head and body of the answer each end with what later versions may add: from version 3 on, of the kinds here.
+    fn is_flexible(&self) -> bool {
+        self.version >= 3
+    }
+
+    /// Where the error is in the answer: behind its length, its number, and a pause.
+    fn error_at(&self) -> usize {
+        if self.is_flexible() { 13 } else { 12 }
+    }
+
+    /// An answer that is a pause of no time, and an error. Since version 5 the end of a transaction says who the producer is from now on.
+    fn refusal(&self, code: i16) -> Vec<u8> {
+        let nothing_added: &[u8] = if self.is_flexible() { &[0] } else { &[] };
+        let nobody: &[u8] = if self.kind == END_TXN && self.version >= 5 { &[0xff; 10] } else { &[] };
+        let parts = [
+            &self.correlation.to_be_bytes()[..],
+            nothing_added,
+            &[0; 4],
+            &code.to_be_bytes(),
+            nobody,
+            nothing_added,
+        ];
+        let body = parts.concat();
+        [&i32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+    }
 }
 
 fn number(frame: &[u8], at: usize) -> Option<i32> {
@@ -326,7 +378,7 @@ fn read_frame(mut stream: &TcpStream) -> io::Result<Vec<u8>> {
 #[test]
 fn the_beginning_of_a_request_tells_its_kind_and_its_client() {
     let frame = b"\x00\x00\x00\x0d\x00\x1a\x00\x01\x00\x00\x00\x07\x00\x03oneX";
-    let request = Request { kind: END_TXN, correlation: 7, client: "one".to_owned() };
+    let request = Request { kind: END_TXN, version: 1, correlation: 7, client: "one".to_owned() };
     assert_eq!(Request::of(frame), Some(request));
     for length in 0..17 {
         assert_eq!(Request::of(&frame[..length]), None, "{length} bytes");

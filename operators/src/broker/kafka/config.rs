@@ -17,6 +17,8 @@ pub struct KafkaConfig {
     pub start_up_max: Duration,
     /// How members of a group are coordinated.
     pub group_protocol: GroupProtocol,
+    /// Who speaks to the broker for transactional producers.
+    pub producer_client: ProducerClient,
     /// After how long without a sign of life a member is out of its group. With [`GroupProtocol::Consumer`] the broker decides.
     pub session_timeout: Duration,
     /// After how long the broker aborts a transaction that nobody commits.
@@ -36,6 +38,7 @@ impl KafkaConfig {
             bootstrap_servers: bootstrap_servers.into(),
             start_up_max: Duration::from_secs(30),
             group_protocol: GroupProtocol::default(),
+            producer_client: ProducerClient::default(),
             session_timeout: Duration::from_secs(45),
             transaction_timeout: Duration::from_secs(30),
             consumer: BTreeMap::new(),
@@ -53,6 +56,18 @@ pub enum GroupProtocol {
     Classic,
     /// By the broker (KIP-848).
     Consumer,
+}
+
+/// Who speaks to the broker for a transactional producer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProducerClient {
+    /// The direct producer where it can be; else librdkafka.
+    #[default]
+    Auto,
+    /// Our own code: for clusters with transactions of version 2, and without TLS and SASL.
+    Direct,
+    /// librdkafka.
+    Librdkafka,
 }
 
 /// What a client is for.

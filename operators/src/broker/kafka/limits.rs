@@ -12,22 +12,34 @@ use crate::records::RecordView;
 pub(super) struct TopicLimits {
     config: KafkaConfig,
     known: BTreeMap<String, usize>,
+    /// The largest batch that the producer makes, whatever its topic takes; `None` for one that asks for the limit.
+    batch: Option<usize>,
 }
 
 impl TopicLimits {
     /// None are known yet. Each is asked for once, and waited for no longer than `wait`.
     pub(super) fn new(config: &KafkaConfig, wait: Duration) -> Self {
+        Self { batch: Some(batch_max(&config.producer)), ..Self::of_any_batch(config, wait) }
+    }
+
+    /// The same, for a producer that makes no batch larger than its topic takes.
+    pub(super) fn of_any_batch(config: &KafkaConfig, wait: Duration) -> Self {
         let config = KafkaConfig { start_up_max: wait, ..config.clone() };
-        Self { config, known: BTreeMap::new() }
+        Self { config, known: BTreeMap::new(), batch: None }
     }
 
     /// Whether a record is too large for its topic, however it is batched and compressed; then, the topic's limit.
     pub(super) fn exceeded(&mut self, topic: &str, record: RecordView<'_>) -> Option<usize> {
-        let limit = match self.known.get(topic) {
+        let limit = self.largest(topic);
+        (record.wire_bytes() > limit).then_some(limit)
+    }
+
+    /// The largest record, or batch, that a topic takes.
+    pub(super) fn largest(&mut self, topic: &str) -> usize {
+        match self.known.get(topic) {
             Some(limit) => *limit,
             None => self.learn(topic),
-        };
-        (record.wire_bytes() > limit).then_some(limit)
+        }
     }
 
     /// Forgets all limits: one of them was wrong.
@@ -42,8 +54,7 @@ impl TopicLimits {
             None
         });
         let limit = limit.unwrap_or(usize::MAX);
-        let batch = batch_max(&self.config.producer);
-        if limit < batch {
+        if let Some(batch) = self.batch.filter(|batch| limit < *batch) {
             tracing::warn!(
                 topic,
                 limit,

@@ -20,6 +20,7 @@ use super::look::{Looker, cut_off};
 use super::offsets::{self, committed, offset_list};
 use super::producer::CALL_MAX;
 use super::queue::{KafkaQueue, Lane};
+use super::token::KafkaToken;
 use super::told::{GroupContext, locked};
 use super::{error, native};
 use crate::broker::{
@@ -433,7 +434,7 @@ impl Ownership for Shared {
             (Some(before), Some(token), Some(after))
                 if !lost && before == after && before.generation >= 0 && !before.member.is_empty() =>
             {
-                Ok(GroupToken::Kafka(Arc::new(token)))
+                Ok(GroupToken::Kafka(KafkaToken { metadata: Arc::new(token), membership: after }))
             }
             _ => Err(error::with_class(
                 Class::Abortable,

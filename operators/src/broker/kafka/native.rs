@@ -29,6 +29,7 @@ use rdkafka_sys as sys;
 
 pub(super) use self::nudge::nudge;
 pub(super) use self::question::TopicQuestion;
+use super::token::Membership;
 use crate::broker::{RecordTime, Waker};
 use crate::lease::Offset;
 use crate::records::{RecordView, Records};
@@ -375,26 +376,20 @@ pub(super) fn committed_offsets(list: &TopicPartitionList) -> Vec<CommittedOffse
     }
 }
 
-/// What a member of a group is to its coordinator.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Membership {
-    /// Negative for who is not, or no longer, a member.
-    pub(super) generation: i32,
-    /// Empty for who is not, or no longer, a member.
-    pub(super) member: CString,
-}
-
 /// The membership as of now; `None` for a consumer without a group.
 pub(super) fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Membership> {
-    // SAFETY: the client is valid. The metadata is ours, is read before it is destroyed, and its member id is a C string.
+    // SAFETY: the client is valid. The metadata is ours, is read before it is destroyed, and its names are C strings or null.
     unsafe {
         let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
         if metadata.is_null() {
             return None;
         }
+        let instance = text(sys::rd_kafka_consumer_group_metadata_group_instance_id(metadata));
         let membership = Membership {
+            group: text(sys::rd_kafka_consumer_group_metadata_group_id(metadata)),
             generation: sys::rd_kafka_consumer_group_metadata_generation_id(metadata),
-            member: CStr::from_ptr(sys::rd_kafka_consumer_group_metadata_member_id(metadata)).to_owned(),
+            member: text(sys::rd_kafka_consumer_group_metadata_member_id(metadata)),
+            instance: (!instance.is_empty()).then_some(instance),
         };
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         Some(membership)

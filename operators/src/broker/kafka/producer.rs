@@ -20,6 +20,7 @@ use super::limits::TopicLimits;
 use super::native::{self, Destination, WhenFull};
 use super::offsets::offset_list;
 use super::signal::Signal;
+use super::token::KafkaToken;
 use super::{bounded, diagnostics, error};
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, Producer};
 use crate::clock::{Clock, Moment, SystemClock};
@@ -307,7 +308,7 @@ impl Producer for KafkaProducer {
         token: &GroupToken,
     ) -> Result<(), BrokerError> {
         const OPERATION: &str = "add offsets to the transaction";
-        let GroupToken::Kafka(metadata) = token else {
+        let GroupToken::Kafka(KafkaToken { metadata, .. }) = token else {
             return Err(error::refused(OPERATION, "_INVALID_ARG", "the token is of a simulated member"));
         };
         let list = offset_list(OPERATION, topic, offsets)?;
@@ -398,7 +399,10 @@ mod tests {
         cluster.coordinator(MockCoordinator::Group("group".to_owned()), 2).unwrap();
         let config = KafkaConfig::new(cluster.bootstrap_servers());
         let member = BaseConsumer::from_config(&Settings::member(&config, "group").unwrap()).unwrap();
-        let token = GroupToken::Kafka(Arc::new(member.group_metadata().unwrap()));
+        let token = GroupToken::Kafka(KafkaToken {
+            metadata: Arc::new(member.group_metadata().unwrap()),
+            membership: native::membership(&member).unwrap(),
+        });
         let mut producer = KafkaProducer::new(&config, "id").unwrap();
         producer.begin().unwrap();
         let mut record = Records::default();

@@ -1,0 +1,225 @@
+//! A batch of records as it lies in a log: Kafka's format of version 2, written once, in place.
+//!
+//! A record is written to its batch when it is handed over, and what is sent are the bytes of the batch: no record is held as an object
+//! of its own in between. The format is that of Kafka's documentation, section 5.3, "Record Batch".
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+
+use super::identity::Identity;
+use crate::records::RecordView;
+
+/// Bytes before a batch's first record.
+const HEADER: usize = 61;
+
+/// Where in the header its fields begin, as far as they are filled in when the batch is closed.
+mod field {
+    pub(super) const LENGTH: usize = 8;
+    pub(super) const LEADER_EPOCH: usize = 12;
+    pub(super) const MAGIC: usize = 16;
+    pub(super) const CHECKSUM: usize = 17;
+    pub(super) const ATTRIBUTES: usize = 21;
+    pub(super) const LAST_OFFSET: usize = 23;
+    pub(super) const FIRST_TIME: usize = 27;
+    pub(super) const LAST_TIME: usize = 35;
+    pub(super) const PRODUCER: usize = 43;
+    pub(super) const EPOCH: usize = 51;
+    pub(super) const SEQUENCE: usize = 53;
+    pub(super) const RECORDS: usize = 57;
+}
+
+/// The format's version.
+const MAGIC: u8 = 2;
+/// The bits of the attributes.
+const UNCOMPRESSED: i16 = 0;
+const LZ4: i16 = 3;
+const TRANSACTIONAL: i16 = 1 << 4;
+/// Bytes of a number of variable length, at most.
+const VARINT_MAX: usize = 10;
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4 frames of blocks that do not depend on each other, which are the only ones that Java's clients read.
+    Lz4,
+}
+
+/// A batch that records are still added to.
+#[derive(Debug)]
+pub(super) struct OpenBatch {
+    /// Room for the header, then the records.
+    bytes: Vec<u8>,
+    records: i32,
+    first_millis: i64,
+    last_millis: i64,
+}
+
+/// A batch that is ready to be sent, any number of times.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    /// What is sent.
+    pub(super) bytes: Bytes,
+    /// How many records it holds.
+    pub(super) records: usize,
+    /// Bytes that these took before they were compressed.
+    pub(super) uncompressed: usize,
+}
+
+impl OpenBatch {
+    /// A batch without records yet, whose first is of this time, in milliseconds since the Unix epoch.
+    pub(super) fn new(millis: i64) -> Self {
+        let mut bytes = Vec::with_capacity(4 * 1024);
+        bytes.resize(HEADER, 0);
+        Self { bytes, records: 0, first_millis: millis, last_millis: millis }
+    }
+
+    /// Bytes of the batch so far, its header included.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many records it holds.
+    pub(super) fn records(&self) -> usize {
+        usize::try_from(self.records).unwrap_or(0)
+    }
+
+    /// Writes a record behind the others.
+    pub(super) fn push(&mut self, millis: i64, record: RecordView<'_>) {
+        let delta = millis - self.first_millis;
+        self.last_millis = self.last_millis.max(millis);
+        let length = body_length(delta, self.records, record);
+        let bytes = &mut self.bytes;
+        bytes.reserve(length + VARINT_MAX);
+        varint(bytes, as_i64(length));
+        // A record has attributes, of which none is defined.
+        bytes.push(0);
+        varint(bytes, delta);
+        varint(bytes, i64::from(self.records));
+        nullable(bytes, record.key());
+        nullable(bytes, record.value());
+        varint(bytes, as_i64(record.headers().len()));
+        for (name, value) in record.headers() {
+            varint(bytes, as_i64(name.len()));
+            bytes.extend_from_slice(name);
+            nullable(bytes, value);
+        }
+        self.records += 1;
+    }
+
+    /// Closes the batch: its records are the producer's from this sequence number on.
+    pub(super) fn close(self, identity: Identity, sequence: i32, compressor: &mut Compressor) -> Batch {
+        let (records, uncompressed) = (self.records(), self.len());
+        let (count, first, last) = (self.records, self.first_millis, self.last_millis);
+        let (mut bytes, codec) = compressor.compress(self.bytes);
+        put(&mut bytes, field::ATTRIBUTES, (TRANSACTIONAL | codec).to_be_bytes());
+        put(&mut bytes, field::LAST_OFFSET, (count - 1).to_be_bytes());
+        put(&mut bytes, field::FIRST_TIME, first.to_be_bytes());
+        put(&mut bytes, field::LAST_TIME, last.to_be_bytes());
+        put(&mut bytes, field::PRODUCER, identity.id.to_be_bytes());
+        put(&mut bytes, field::EPOCH, identity.epoch.to_be_bytes());
+        put(&mut bytes, field::SEQUENCE, sequence.to_be_bytes());
+        put(&mut bytes, field::RECORDS, count.to_be_bytes());
+        let checksum = crc32c::crc32c(&bytes[field::ATTRIBUTES..]);
+        put(&mut bytes, field::CHECKSUM, checksum.to_be_bytes());
+        put(&mut bytes, field::MAGIC, [MAGIC]);
+        // The leader writes its own.
+        put(&mut bytes, field::LEADER_EPOCH, (-1_i32).to_be_bytes());
+        let length = i32::try_from(bytes.len() - field::LEADER_EPOCH).unwrap_or(i32::MAX);
+        put(&mut bytes, field::LENGTH, length.to_be_bytes());
+        Batch { bytes: bytes.into(), records, uncompressed }
+    }
+}
+
+/// Compresses the records of batches, one after the other, with room that is made once.
+pub(super) struct Compressor {
+    lz4: Option<FrameEncoder<Vec<u8>>>,
+}
+
+impl Compressor {
+    pub(super) fn new(compression: Compression) -> Self {
+        let frame = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
+        let encoder = || FrameEncoder::with_frame_info(frame, Vec::new());
+        Self { lz4: (compression == Compression::Lz4).then(encoder) }
+    }
+
+    /// The room for the header, behind it what the records are compressed to, and how. Left as they are where that would make them
+    /// longer: what fits into a topic must not become too large for it.
+    fn compress(&mut self, bytes: Vec<u8>) -> (Vec<u8>, i16) {
+        let Some(encoder) = &mut self.lz4 else { return (bytes, UNCOMPRESSED) };
+        let mut room = Vec::with_capacity(bytes.len() / 2 + HEADER);
+        room.resize(HEADER, 0);
+        *encoder.get_mut() = room;
+        let compressed = encoder.write_all(&bytes[HEADER..]).and_then(|()| Ok(encoder.try_finish()?));
+        compressed.expect("a vector takes everything, and the frame promises no length");
+        let compressed = std::mem::take(encoder.get_mut());
+        if compressed.len() < bytes.len() { (compressed, LZ4) } else { (bytes, UNCOMPRESSED) }
+    }
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+/// Lengths are of what lies in memory, far below 2^63.
+fn as_i64(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// A number as Protocol Buffers write a signed one: zigzag, seven bits a byte, the lowest first.
+fn varint(bytes: &mut Vec<u8>, number: i64) {
+    let mut rest = zigzag(number);
+    while rest >= 0x80 {
+        bytes.push(low_bits(rest) | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(low_bits(rest));
+}
+
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+fn low_bits(number: u64) -> u8 {
+    (number & 0x7f) as u8
+}
+
+fn varint_length(number: i64) -> usize {
+    let bits = u64::BITS - (zigzag(number) | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// Bytes with their length before them; a length of -1 is null.
+fn nullable(bytes: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        Some(value) => {
+            varint(bytes, as_i64(value.len()));
+            bytes.extend_from_slice(value);
+        }
+        None => varint(bytes, -1),
+    }
+}
+
+fn nullable_length(value: Option<&[u8]>) -> usize {
+    value.map_or(1, |value| varint_length(as_i64(value.len())) + value.len())
+}
+
+/// Bytes of a record behind its own length.
+fn body_length(delta: i64, place: i32, record: RecordView<'_>) -> usize {
+    let headers: usize = record
+        .headers()
+        .map(|(name, value)| varint_length(as_i64(name.len())) + name.len() + nullable_length(value))
+        .sum();
+    1 + varint_length(delta)
+        + varint_length(i64::from(place))
+        + nullable_length(record.key())
+        + nullable_length(record.value())
+        + varint_length(as_i64(record.headers().len()))
+        + headers
+}
+
+#[cfg(test)]
+mod tests;

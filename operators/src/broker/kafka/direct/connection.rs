@@ -1,0 +1,191 @@
+//! A connection to a broker, on which one question at a time is under way.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use kafka_protocol::messages::{RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion as _, StrBytes};
+
+use super::request::{Ask, Kind};
+use crate::clock::{Clock, Moment, SystemClock};
+
+/// How long a broker may take to let a connection be made, and to take what is written.
+const LINE_MAX: Duration = Duration::from_secs(5);
+/// No answer to a question of ours is longer.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// A broker closes a connection on which nothing happened for ten minutes; ours are closed before, while nothing is under way.
+const IDLE_MAX: Duration = Duration::from_mins(4);
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    client: StrBytes,
+    correlation: i32,
+    /// What has come of the answer, its length included.
+    arrived: BytesMut,
+    asked: Option<Kind>,
+    used: Moment,
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// If none of its addresses could be reached in time.
+    pub(super) fn new(address: &str, client: &StrBytes, clock: &SystemClock) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in address.to_socket_addrs()? {
+            match Self::to(address, client, clock) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn to(address: SocketAddr, client: &StrBytes, clock: &SystemClock) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, LINE_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(LINE_MAX))?;
+        Ok(Self {
+            stream,
+            client: client.clone(),
+            correlation: 0,
+            arrived: BytesMut::new(),
+            asked: None,
+            used: clock.now(),
+        })
+    }
+
+    /// Whether it may be used: nothing is under way on it, and it was used not long ago.
+    pub(super) fn is_fresh(&self, clock: &SystemClock) -> bool {
+        self.asked.is_none() && clock.now().since(self.used) < IDLE_MAX
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is of no more use. What became of the request is not known.
+    pub(super) fn ask<A: Ask>(&mut self, request: &A, clock: &SystemClock) -> io::Result<()> {
+        let Kind { key, version } = A::KIND;
+        self.correlation = self.correlation.wrapping_add(1);
+        let header = RequestHeader::default()
+            .with_request_api_key(key as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(self.client.clone()));
+        let header_version = A::header_version(version);
+        let length = header
+            .compute_size(header_version)
+            .and_then(|size| Ok(size + request.compute_size(version)?))
+            .map_err(io::Error::other)?;
+        let mut frame = BytesMut::with_capacity(length + 4);
+        frame.put_i32(i32::try_from(length).map_err(io::Error::other)?);
+        header
+            .encode(&mut frame, header_version)
+            .and_then(|()| request.encode(&mut frame, version))
+            .map_err(io::Error::other)?;
+        self.asked = Some(A::KIND);
+        self.used = clock.now();
+        self.stream.write_all(&frame)
+    }
+
+    /// The answer to what was asked last, if it comes within `wait`.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is of no more use, or what came is no answer to it.
+    pub(super) fn answer<A: Ask>(
+        &mut self,
+        wait: Duration,
+        clock: &SystemClock,
+    ) -> io::Result<Option<A::Answer>> {
+        let until = clock.now().after(wait);
+        while self.missing()? > 0 {
+            let left = until.since(clock.now());
+            if !self.read(left)? && left.is_zero() {
+                return Ok(None);
+            }
+        }
+        let mut answer: Bytes = std::mem::take(&mut self.arrived).split_off(4).freeze();
+        self.used = clock.now();
+        let Some(Kind { version, .. }) = self.asked.take() else {
+            return Err(foreign("an answer to nothing"));
+        };
+        let header =
+            ResponseHeader::decode(&mut answer, A::Answer::header_version(version)).map_err(foreign)?;
+        if header.correlation_id != self.correlation {
+            return Err(foreign("an answer to another question"));
+        }
+        A::Answer::decode(&mut answer, version).map(Some).map_err(foreign)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask`] and [`Self::answer`], and if none came in time.
+    pub(super) fn call<A: Ask>(
+        &mut self,
+        request: &A,
+        wait: Duration,
+        clock: &SystemClock,
+    ) -> io::Result<A::Answer> {
+        self.ask(request, clock)?;
+        self.answer::<A>(wait, clock)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} ms", wait.as_millis()))
+        })
+    }
+
+    /// How many bytes the answer lacks, as far as that is known.
+    fn missing(&self) -> io::Result<usize> {
+        let Some(length) = self.arrived.first_chunk::<4>() else { return Ok(4 - self.arrived.len()) };
+        let length = usize::try_from(i32::from_be_bytes(*length)).map_err(foreign)?;
+        if length > ANSWER_BYTES_MAX {
+            return Err(foreign(format!("an answer of {length} bytes")));
+        }
+        Ok((length + 4).saturating_sub(self.arrived.len()))
+    }
+
+    /// Reads something of the answer; whether anything came within `wait`.
+    fn read(&mut self, wait: Duration) -> io::Result<bool> {
+        let missing = self.missing()?;
+        let start = self.arrived.len();
+        self.arrived.resize(start + missing, 0);
+        let read = if wait.is_zero() {
+            self.stream.set_nonblocking(true)?;
+            let read = self.stream.read(&mut self.arrived[start..]);
+            self.stream.set_nonblocking(false)?;
+            read
+        } else {
+            self.stream.set_read_timeout(Some(wait))?;
+            self.stream.read(&mut self.arrived[start..])
+        };
+        self.arrived.truncate(start + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker has closed the connection"))
+            }
+            Ok(_) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What came is not what a broker says.
+fn foreign(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}

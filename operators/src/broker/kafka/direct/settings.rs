@@ -1,0 +1,116 @@
+//! What of a configuration for librdkafka the direct producer has, and what it has not.
+
+use std::time::Duration;
+
+use super::batch::Compression;
+use super::outgoing::Bounds;
+use crate::broker::kafka::config::KafkaConfig;
+
+/// The direct producer's settings, under the names of librdkafka's properties.
+#[derive(Clone, Debug)]
+pub(super) struct DirectSettings {
+    /// `client.id`.
+    pub(super) client: String,
+    /// `compression.type`.
+    pub(super) compression: Compression,
+    /// `queue.buffering.max.messages` and `queue.buffering.max.kbytes`.
+    pub(super) bounds: Bounds,
+    /// `batch.size`.
+    pub(super) batch_bytes: usize,
+    /// `message.max.bytes`.
+    pub(super) record_bytes: usize,
+    /// `retry.backoff.ms`.
+    pub(super) back_off: Duration,
+}
+
+impl DirectSettings {
+    /// What is configured, over the same defaults that librdkafka is given.
+    ///
+    /// # Errors
+    ///
+    /// The property that only librdkafka has, or whose value only it understands.
+    pub(super) fn of(config: &KafkaConfig) -> Result<Self, String> {
+        let mut settings = Self {
+            client: "tidemill".to_owned(),
+            compression: Compression::Lz4,
+            bounds: Bounds { records: 500_000, bytes: 64 << 20 },
+            batch_bytes: 1_000_000,
+            record_bytes: 1_000_000,
+            back_off: Duration::from_millis(20),
+        };
+        for (name, value) in &config.producer {
+            settings.set(name, value).ok_or_else(|| format!("{name} = {value:?}"))?;
+        }
+        Ok(settings)
+    }
+
+    /// Takes a property over; `None` if that can't be.
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "client.id" => value.clone_into(&mut self.client),
+            "compression.type" | "compression.codec" => {
+                self.compression = match value {
+                    "none" => Compression::None,
+                    "lz4" => Compression::Lz4,
+                    _ => return None,
+                }
+            }
+            "security.protocol" if value.eq_ignore_ascii_case("plaintext") => {}
+            // A record waits for others only while its leader has not answered what was sent before.
+            "linger.ms" | "queue.buffering.max.ms" => value.parse::<f64>().map(drop).ok()?,
+            "queue.buffering.max.messages" => self.bounds.records = positive(value)?,
+            "queue.buffering.max.kbytes" => self.bounds.bytes = positive(value)?.checked_mul(1024)?,
+            "batch.size" => self.batch_bytes = positive(value)?,
+            "message.max.bytes" => self.record_bytes = positive(value)?,
+            "retry.backoff.ms" => {
+                self.back_off = Duration::from_millis(u64::try_from(positive(value)?).ok()?);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn positive(value: &str) -> Option<usize> {
+    value.parse().ok().filter(|value| *value > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(properties: &[(&str, &str)]) -> Result<DirectSettings, String> {
+        let mut config = KafkaConfig::new("broker:9092");
+        config.producer =
+            properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        DirectSettings::of(&config)
+    }
+
+    #[test]
+    fn what_both_have_is_taken_over() {
+        let settings = of(&[
+            ("client.id", "edge"),
+            ("compression.type", "none"),
+            ("linger.ms", "5"),
+            ("message.max.bytes", "2000"),
+            ("queue.buffering.max.kbytes", "3"),
+        ])
+        .unwrap();
+        assert_eq!((settings.client.as_str(), settings.compression), ("edge", Compression::None));
+        assert_eq!((settings.record_bytes, settings.bounds.bytes), (2_000, 3 * 1024));
+    }
+
+    #[test]
+    fn what_only_librdkafka_has_is_named() {
+        for (name, value) in [
+            ("security.protocol", "ssl"),
+            ("sasl.mechanism", "PLAIN"),
+            ("compression.type", "zstd"),
+            ("retry.backoff.ms", "0"),
+            ("message.max.bytes", "much"),
+        ] {
+            let reason = of(&[(name, value)]).unwrap_err();
+            assert!(reason.starts_with(name), "{reason}");
+        }
+    }
+}
