@@ -103,7 +103,7 @@ pub struct Kafka {
     pub transaction_timeout: Duration,
     /// How members of the group are coordinated.
     pub group_protocol: GroupProtocol,
-    /// Who speaks to the broker for the transactional producer.
+    /// Who produces results and dead letters.
     pub producer_client: ProducerClient,
     /// Whether the group keeps partitions for a process that is away for a while.
     pub static_membership: bool,

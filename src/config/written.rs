@@ -267,7 +267,7 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Who speaks to the broker for the transactional producer.
+/// Who produces results and dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProducerClient {

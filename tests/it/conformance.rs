@@ -27,6 +27,7 @@ macro_rules! conformance_tests {
             offsets_of_an_aborted_transaction_are_forgotten,
             a_transaction_of_offsets_alone_commits,
             a_transaction_of_nothing_commits,
+            a_transaction_whose_records_may_not_have_been_sent_is_aborted,
             metadata_over_the_limit_is_abortable,
             a_fenced_producer_can_do_nothing_more,
             a_new_producer_aborts_what_its_predecessor_left_open,

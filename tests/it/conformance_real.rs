@@ -55,6 +55,7 @@ mod librdkafka {
         offsets_of_an_aborted_transaction_are_forgotten,
         a_transaction_of_offsets_alone_commits,
         a_transaction_of_nothing_commits,
+        a_transaction_whose_records_may_not_have_been_sent_is_aborted,
         metadata_over_the_limit_is_abortable,
         a_fenced_producer_can_do_nothing_more,
         a_new_producer_aborts_what_its_predecessor_left_open,
@@ -63,5 +64,7 @@ mod librdkafka {
         a_record_too_large_for_the_client_leaves_the_transaction_good,
         a_record_too_large_for_its_topic_leaves_the_transaction_good,
         a_transaction_over_its_time_is_aborted_and_its_producer_is_dead,
+        what_a_plain_producer_has_drained_is_seen,
+        a_record_too_large_leaves_a_plain_producer_good,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use operators::broker::kafka::{KafkaBroker, KafkaConfig};
+use operators::broker::kafka::{KafkaBroker, KafkaConfig, ProducerClient};
 use operators::broker::{
     Broker, Class, GroupEvent, Isolation, OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer,
     TopicSpec,
@@ -422,27 +422,56 @@ fn an_oversized_record_is_refused_and_the_transaction_stays_good() {
     });
 }
 
-#[test]
-fn a_record_that_the_broker_refuses_costs_one_transaction_and_not_the_next() {
-    let mut config = config();
+/// A producer in a transaction for a topic of this configuration, and the topic's name.
+fn begun(client: ProducerClient, key: &str, value: &str) -> (KafkaBroker, Box<dyn Producer>, String) {
+    let mut config = KafkaConfig { producer_client: client, ..config() };
     config.producer.insert("compression.type".to_owned(), "none".to_owned());
     let broker = KafkaBroker::new(config).unwrap();
-    let name = unique("small");
-    let config = BTreeMap::from([("max.message.bytes".to_owned(), "2000".to_owned())]);
+    let name = unique("configured");
+    let config = BTreeMap::from([(key.to_owned(), value.to_owned())]);
     let topic = TopicSpec { name: name.clone(), partitions: 1, replication: 1, config };
     broker.admin().unwrap().create(&topic).unwrap();
     let mut producer = broker.producer(&unique("id")).unwrap();
     producer.begin().unwrap();
-    // Each fits, and the batch that they are sent in does not.
-    for _ in 0..2 {
-        producer.send(&name, Some(0), record("key", &"x".repeat(1_500)).get(0)).unwrap();
-    }
-    let error = producer.drain(PATIENCE).unwrap_err();
-    assert_eq!((error.class, error.code.as_str()), (Class::Abortable, "MSG_SIZE_TOO_LARGE"), "{error}");
+    (broker, producer, name)
+}
+
+/// Nothing of the transaction is seen, and the next one is.
+fn assert_costs_one_transaction(broker: &KafkaBroker, mut producer: Box<dyn Producer>, topic: &str) {
     producer.abort().unwrap();
-    open(&mut *producer, &name, "fits");
+    open(&mut *producer, topic, "fits");
     producer.commit().unwrap();
-    until("the commit", || (values(&broker, &name, 0, Isolation::ReadCommitted).0 == ["fits"]).then_some(()));
+    until("the commit", || (values(broker, topic, 0, Isolation::ReadCommitted).0 == ["fits"]).then_some(()));
+}
+
+#[test]
+fn a_record_that_the_broker_refuses_costs_one_transaction_and_not_the_next() {
+    for client in [ProducerClient::Direct, ProducerClient::Librdkafka] {
+        let (broker, mut producer, topic) = begun(client, "cleanup.policy", "compact");
+        let mut keyless = Records::default();
+        keyless.push(None, Some(b"nobody could ever ask for it"));
+        producer.send(&topic, Some(0), keyless.get(0)).unwrap();
+        let error = producer.drain(PATIENCE).unwrap_err();
+        assert_eq!((error.class, error.code.as_str()), (Class::Abortable, "INVALID_RECORD"), "{error}");
+        assert_costs_one_transaction(&broker, producer, &topic);
+    }
+}
+
+/// Each record fits, and the batch that librdkafka sends them in does not.
+#[test]
+fn a_batch_that_the_broker_refuses_costs_one_transaction_and_the_direct_producer_makes_none() {
+    let send_two = |producer: &mut dyn Producer, topic: &str| {
+        for _ in 0..2 {
+            producer.send(topic, Some(0), record("key", &"x".repeat(1_500)).get(0)).unwrap();
+        }
+        producer.drain(PATIENCE)
+    };
+    let (broker, mut producer, topic) = begun(ProducerClient::Librdkafka, "max.message.bytes", "2000");
+    let error = send_two(&mut *producer, &topic).unwrap_err();
+    assert_eq!((error.class, error.code.as_str()), (Class::Abortable, "MSG_SIZE_TOO_LARGE"), "{error}");
+    assert_costs_one_transaction(&broker, producer, &topic);
+    let (_, mut producer, topic) = begun(ProducerClient::Direct, "max.message.bytes", "2000");
+    assert!(send_two(&mut *producer, &topic).unwrap());
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Broker for KafkaBroker {
     }
 
     fn plain_producer(&self) -> Result<Box<dyn PlainProducer>, BrokerError> {
-        Ok(Box::new(plain::KafkaPlainProducer::new(&self.config)?))
+        direct::plain(&self.config)
     }
 
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError> {

@@ -113,6 +113,21 @@ pub(crate) fn a_transaction_of_nothing_commits(subject: &Subject) {
     }
 }
 
+/// The broker may never have heard of it, and says so or does not.
+pub(crate) fn a_transaction_whose_records_may_not_have_been_sent_is_aborted(subject: &Subject) {
+    let topic = subject.topic("results", 1);
+    let mut producer = subject.producer("engine");
+    for _ in 0..2 {
+        producer.begin().expect("it begins");
+        producer.send(&topic, Some(0), records(&["aborted"]).get(0)).expect("the record is taken");
+        abort(subject, &mut *producer);
+    }
+    producer.begin().expect("the next one begins");
+    send(subject, &mut *producer, &topic, 0, &["committed"]);
+    commit(subject, &mut *producer);
+    subject.sees(&topic, 0, &["committed"]);
+}
+
 pub(crate) fn metadata_over_the_limit_is_abortable(subject: &Subject) {
     let (topic, reader) = joined(subject, 1);
     let mut producer = subject.producer("engine");

@@ -17,7 +17,7 @@ pub struct KafkaConfig {
     pub start_up_max: Duration,
     /// How members of a group are coordinated.
     pub group_protocol: GroupProtocol,
-    /// Who speaks to the broker for transactional producers.
+    /// Who speaks to the broker for producers of outcomes, transactional and plain.
     pub producer_client: ProducerClient,
     /// After how long without a sign of life a member is out of its group. With [`GroupProtocol::Consumer`] the broker decides.
     pub session_timeout: Duration,
@@ -58,7 +58,7 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Who speaks to the broker for a transactional producer.
+/// Who speaks to the broker for a producer of outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProducerClient {
     /// The direct producer where it can be; else librdkafka.

@@ -1,8 +1,10 @@
-//! A transactional producer without a client library between it and the broker.
+//! Producers of outcomes without a client library between them and the broker.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `producer` | the producer: what it asks in which order, and what it makes of errors |
+//! | `producer` | the transactional producer: what it asks in which order, and what it makes of errors |
+//! | `plain` | the producer outside of transactions |
+//! | `feed` | what both do with a record, and with a question: bounds, and patience |
 //! | `sender` | records: which broker has what under way, and what is sent again |
 //! | `outgoing` `batch` | what waits for each partition, as batches in the format of a log |
 //! | `cluster` | brokers, leaders, coordinators, and the connections to them |
@@ -17,31 +19,49 @@ mod batch;
 mod cluster;
 mod connection;
 mod failure;
+mod feed;
 mod identity;
 mod outgoing;
+mod plain;
 mod producer;
 mod request;
 mod sender;
 mod settings;
 
+use self::plain::DirectPlainProducer;
 use self::producer::DirectProducer;
 use self::settings::DirectSettings;
 use super::config::{KafkaConfig, ProducerClient};
 use super::error;
+use super::plain::KafkaPlainProducer;
 use super::producer::KafkaProducer;
-use crate::broker::{BrokerError, Producer};
+use crate::broker::{BrokerError, PlainProducer, Producer};
 
 /// The code of a cluster that lacks what the direct producer needs.
 const TOO_OLD: &str = "UNSUPPORTED_VERSION";
 
 /// Makes the transactional producer that is configured, and fences every other one of its id.
-pub(super) fn transactional(
-    config: &KafkaConfig,
-    transactional_id: &str,
-) -> Result<Box<dyn Producer>, BrokerError> {
+pub(super) fn transactional(config: &KafkaConfig, id: &str) -> Result<Box<dyn Producer>, BrokerError> {
     let direct = |settings| -> Result<Box<dyn Producer>, BrokerError> {
-        Ok(Box::new(DirectProducer::new(config, settings, transactional_id)?))
+        Ok(Box::new(DirectProducer::new(config, settings, id)?))
     };
+    chosen(config, direct, || Ok(Box::new(KafkaProducer::new(config, id)?)))
+}
+
+/// Makes the producer outside of transactions that is configured.
+pub(super) fn plain(config: &KafkaConfig) -> Result<Box<dyn PlainProducer>, BrokerError> {
+    let direct = |settings| -> Result<Box<dyn PlainProducer>, BrokerError> {
+        Ok(Box::new(DirectPlainProducer::new(config, settings)?))
+    };
+    chosen(config, direct, || Ok(Box::new(KafkaPlainProducer::new(config)?)))
+}
+
+/// The direct producer where it was asked for, or can be; else that of the library.
+fn chosen<P>(
+    config: &KafkaConfig,
+    direct: impl FnOnce(DirectSettings) -> Result<P, BrokerError>,
+    library: impl FnOnce() -> Result<P, BrokerError>,
+) -> Result<P, BrokerError> {
     let reason = match (config.producer_client, DirectSettings::of(config)) {
         (ProducerClient::Librdkafka, _) => "it was asked for".to_owned(),
         (ProducerClient::Direct, settings) => {
@@ -53,8 +73,8 @@ pub(super) fn transactional(
         },
         (ProducerClient::Auto, Err(property)) => format!("only it has {property}"),
     };
-    tracing::info!(reason, "transactions are librdkafka's");
-    Ok(Box::new(KafkaProducer::new(config, transactional_id)?))
+    tracing::info!(reason, "the producer is librdkafka's");
+    library()
 }
 
 /// Why a configuration asks for more than the producer that it names has, if it does.

@@ -115,7 +115,8 @@ impl OpenBatch {
         let (records, uncompressed) = (self.records(), self.len());
         let (count, first, last) = (self.records, self.first_millis, self.last_millis);
         let (mut bytes, codec) = compressor.compress(self.bytes);
-        put(&mut bytes, field::ATTRIBUTES, (TRANSACTIONAL | codec).to_be_bytes());
+        let transaction = if identity.is_transactional { TRANSACTIONAL } else { 0 };
+        put(&mut bytes, field::ATTRIBUTES, (transaction | codec).to_be_bytes());
         put(&mut bytes, field::LAST_OFFSET, (count - 1).to_be_bytes());
         put(&mut bytes, field::FIRST_TIME, first.to_be_bytes());
         put(&mut bytes, field::LAST_TIME, last.to_be_bytes());

@@ -14,10 +14,12 @@ use super::connection::Connection;
 use super::failure;
 use super::request::{Ask, SPOKEN};
 use crate::broker::{BrokerError, Class};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, Moment, SystemClock};
 
 /// How long a broker may take to answer a question about the cluster.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long a coordinator may take before the same is asked again, over another connection.
+const COORDINATOR_MAX: Duration = Duration::from_secs(2);
 /// What the cluster is asked for.
 const FEATURE: &str = "transaction.version";
 /// From this version of it on, each transaction has an epoch of its own.
@@ -51,6 +53,8 @@ pub(super) struct Cluster {
     nodes: BTreeMap<Node, String>,
     connections: BTreeMap<(Node, Use), Connection>,
     coordinators: BTreeMap<Coordinated, Node>,
+    /// Until when everything has to be over that is waited for.
+    until: Moment,
 }
 
 /// What a topic has: the leader of each partition, `None` where there is none now.
@@ -67,7 +71,19 @@ impl Cluster {
             nodes: BTreeMap::new(),
             connections: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            until: Moment::NEVER,
         }
+    }
+
+    /// Gives everything that is asked from now on so much time together, and returns when it is over.
+    pub(super) fn give(&mut self, time: Duration) -> Moment {
+        self.until = self.clock.now().after(time);
+        self.until
+    }
+
+    /// What is left of the time, and no more than this; at least so much that what is there already can be read.
+    fn left(&self, most: Duration) -> Duration {
+        self.until.since(self.clock.now()).clamp(Duration::from_millis(1), most)
     }
 
     /// The clock of all waits.
@@ -109,7 +125,7 @@ impl Cluster {
         let is_fresh = self.connections.get(&key).is_some_and(|connection| connection.is_fresh(&self.clock));
         if !is_fresh {
             self.connections.remove(&key);
-            let connection = greeted(OPERATION, address, &self.client, &self.clock)?;
+            let connection = greeted(OPERATION, address, &self.client, &self.clock, self.left(ANSWER_MAX))?;
             self.connections.insert(key, connection);
         }
         self.connections.get_mut(&key).ok_or_else(|| failure::unanswered(OPERATION, "there is no connection"))
@@ -136,10 +152,9 @@ impl Cluster {
         of: &Coordinated,
         operation: &'static str,
         request: &A,
-        wait: Duration,
     ) -> Result<A::Answer, BrokerError> {
         let node = self.coordinator(of, operation)?;
-        let asked = self.ask(node, operation, request, wait);
+        let asked = self.ask(node, operation, request, COORDINATOR_MAX);
         if asked.is_err() {
             self.forget_coordinator(of);
         }
@@ -185,6 +200,7 @@ impl Cluster {
         wait: Duration,
     ) -> Result<A::Answer, BrokerError> {
         self.connection(node, Use::Questions)?;
+        let wait = self.left(wait);
         let Some((connection, clock)) = self.waiting(node, Use::Questions) else {
             return Err(failure::unanswered(operation, "there is no connection"));
         };
@@ -196,7 +212,15 @@ impl Cluster {
     }
 
     /// Asks the first broker that answers: those that are known, then those that were named in the configuration.
-    fn ask_anyone<A: Ask>(&mut self, operation: &'static str, request: &A) -> Result<A::Answer, BrokerError> {
+    ///
+    /// # Errors
+    ///
+    /// [`Class::Retriable`] if none has, [`Class::Refused`] if one does not speak as we do.
+    pub(super) fn ask_anyone<A: Ask>(
+        &mut self,
+        operation: &'static str,
+        request: &A,
+    ) -> Result<A::Answer, BrokerError> {
         let mut last = failure::unanswered(operation, "no broker is known");
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
             match self.ask(node, operation, request, ANSWER_MAX) {
@@ -206,8 +230,10 @@ impl Cluster {
             }
         }
         for address in &self.bootstrap {
-            let asked = greeted(operation, address, &self.client, &self.clock).and_then(|mut connection| {
-                let answer = connection.call(request, ANSWER_MAX, &self.clock);
+            let wait = self.left(ANSWER_MAX);
+            let greeted = greeted(operation, address, &self.client, &self.clock, wait);
+            let asked = greeted.and_then(|mut connection| {
+                let answer = connection.call(request, self.left(ANSWER_MAX), &self.clock);
                 answer.map_err(|error| failure::unanswered(operation, format!("{address}: {error}")))
             });
             match asked {
@@ -234,19 +260,20 @@ fn with_port(address: &str) -> String {
     if has_port { address.to_owned() } else { format!("{address}:9092") }
 }
 
-/// A new connection, whose broker has been asked what it speaks.
+/// A new connection, whose broker has been asked what it speaks. It may take `wait` to connect, and as long to answer.
 fn greeted(
     operation: &'static str,
     address: &str,
     client: &StrBytes,
     clock: &SystemClock,
+    wait: Duration,
 ) -> Result<Connection, BrokerError> {
     let lost = |error: std::io::Error| failure::unanswered(operation, format!("{address}: {error}"));
-    let mut connection = Connection::new(address, client, clock).map_err(lost)?;
+    let mut connection = Connection::new(address, client, clock, wait).map_err(lost)?;
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("tidemill"))
         .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-    let answer = connection.call(&request, ANSWER_MAX, clock).map_err(lost)?;
+    let answer = connection.call(&request, wait, clock).map_err(lost)?;
     let too_old = |what: String| {
         let message = format!("the broker at {address} has no {what}: it is older than Kafka 4.0");
         failure::of(Class::Refused, operation, Code::UnsupportedVersion, message)

@@ -9,10 +9,11 @@ use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion as _, StrBytes};
 
 use super::request::{Ask, Kind};
+use crate::broker::kafka::bounded;
 use crate::clock::{Clock, Moment, SystemClock};
 
-/// How long a broker may take to let a connection be made, and to take what is written.
-const LINE_MAX: Duration = Duration::from_secs(5);
+/// How long a broker may take nothing of what is written.
+const WRITE_MAX: Duration = Duration::from_secs(5);
 /// No answer to a question of ours is longer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// A broker closes a connection on which nothing happened for ten minutes; ours are closed before, while nothing is under way.
@@ -31,15 +32,30 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to `host:port`.
+    /// Connects to `host:port` within `wait`.
     ///
     /// # Errors
     ///
     /// If none of its addresses could be reached in time.
-    pub(super) fn new(address: &str, client: &StrBytes, clock: &SystemClock) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in address.to_socket_addrs()? {
-            match Self::to(address, client, clock) {
+    pub(super) fn new(
+        address: &str,
+        client: &StrBytes,
+        clock: &SystemClock,
+        wait: Duration,
+    ) -> io::Result<Self> {
+        let until = clock.now().after(wait);
+        let left = || until.since(clock.now()).max(Duration::from_millis(1));
+        // Whoever resolves names has bounds of his own, which are long.
+        let resolve = {
+            let address = address.to_owned();
+            move || address.to_socket_addrs()
+        };
+        let Some(addresses) = bounded::within(left(), resolve)? else {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "its name was not resolved in time"));
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+        for address in addresses? {
+            match Self::to(address, client, clock, left()) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
@@ -47,10 +63,10 @@ impl Connection {
         Err(last)
     }
 
-    fn to(address: SocketAddr, client: &StrBytes, clock: &SystemClock) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, LINE_MAX)?;
+    fn to(address: SocketAddr, client: &StrBytes, clock: &SystemClock, wait: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, wait)?;
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(LINE_MAX))?;
+        stream.set_write_timeout(Some(WRITE_MAX))?;
         Ok(Self {
             stream,
             client: client.clone(),

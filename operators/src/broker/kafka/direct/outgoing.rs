@@ -100,18 +100,20 @@ impl Outgoing {
         self.waiting += added;
     }
 
-    /// The next batch of each partition that these leaders have and that has none under way. All of them are under way from now on.
+    /// The next batch of each partition that these leaders have and that has none under way, until there are `most` bytes. All of them are
+    /// under way from now on.
     pub(super) fn take(
         &mut self,
         is_led: impl Fn(Target) -> bool,
+        most: usize,
         identity: Identity,
         compressor: &mut Compressor,
     ) -> Vec<(Target, Bytes)> {
-        let mut taken = Vec::new();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
         for (topic, lines) in self.lines.iter_mut().enumerate() {
             for (partition, line) in lines.iter_mut().enumerate() {
                 let target = Target { topic: TopicIndex(topic), partition };
-                if line.is_sent || line.is_empty() || !is_led(target) {
+                if bytes >= most || line.is_sent || line.is_empty() || !is_led(target) {
                     continue;
                 }
                 if line.first.is_none() {
@@ -120,6 +122,7 @@ impl Outgoing {
                 if let Some(batch) = &line.first {
                     line.is_sent = true;
                     self.waiting -= batch.uncompressed;
+                    bytes += batch.bytes.len();
                     taken.push((target, batch.bytes.clone()));
                 }
             }

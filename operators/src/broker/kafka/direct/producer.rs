@@ -15,47 +15,33 @@ use std::time::Duration;
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::{
-    EndTxnRequest, GroupId, InitProducerIdRequest, ProducerId, TransactionalId, TxnOffsetCommitRequest,
-};
+use kafka_protocol::messages::{EndTxnRequest, GroupId, ProducerId, TransactionalId, TxnOffsetCommitRequest};
 use kafka_protocol::protocol::StrBytes;
 
-use super::cluster::{Cluster, Coordinated, named};
+use super::cluster::{Coordinated, named};
 use super::failure;
+use super::feed::Feed;
 use super::identity::Identity;
-use super::sender::Sender;
 use super::settings::DirectSettings;
 use crate::broker::kafka::config::KafkaConfig;
-use crate::broker::kafka::limits::TopicLimits;
+use crate::broker::kafka::error;
 use crate::broker::kafka::producer::CALL_MAX;
 use crate::broker::kafka::token::Membership;
 use crate::broker::{BrokerError, Class, GroupToken, OffsetCommit, Producer};
 use crate::clock::{Clock as _, Moment};
 use crate::records::RecordView;
 
-/// What waits to be sent before a leader that is free is looked for, in bytes: the larger a batch, the less each record costs everybody.
-const REQUEST_BYTES: usize = 1 << 20;
-/// How long an answer is waited for before the same is asked again, over another connection.
-const TRY_MAX: Duration = Duration::from_secs(2);
-/// What no broker has: the offset's leader epoch, and the identity of who has none yet.
-const NONE: i32 = -1;
-/// The code of a record that is too large, as librdkafka names it.
-const TOO_LARGE: &str = "MSG_SIZE_TOO_LARGE";
+/// The offset's leader epoch, which is told by who has it.
+const NO_EPOCH: i32 = -1;
 
 /// A transactional producer that speaks Kafka's protocol itself.
 pub(super) struct DirectProducer {
+    feed: Feed,
     id: TransactionalId,
     timeout: Duration,
-    settings: DirectSettings,
-    cluster: Cluster,
-    sender: Sender,
-    limits: TopicLimits,
-    identity: Identity,
     begun: Option<Moment>,
     /// Whether the broker may know of the transaction: then its end has to be told.
     is_known: bool,
-    /// How much waited when a leader was looked for last.
-    looked_at: usize,
     /// Why the transaction can only be aborted, or the producer is dead.
     failed: Option<BrokerError>,
 }
@@ -65,136 +51,49 @@ impl DirectProducer {
     ///
     /// # Errors
     ///
-    /// [`Class::Unreachable`] if the broker could not be reached within the start-up bound, [`Class::Refused`] if it has no such
-    /// transactions, or this process may not use the id.
+    /// As [`Feed::new`].
     pub(super) fn new(
         config: &KafkaConfig,
         settings: DirectSettings,
         transactional_id: &str,
     ) -> Result<Self, BrokerError> {
-        let id = TransactionalId(StrBytes::from_string(transactional_id.to_owned()));
-        let mut producer = Self {
-            cluster: Cluster::new(&config.bootstrap_servers, &settings.client),
-            sender: Sender::new(id.clone(), &settings),
-            limits: TopicLimits::of_any_batch(config, CALL_MAX),
-            id,
+        Ok(Self {
+            feed: Feed::new(config, settings, Some(transactional_id))?,
+            id: TransactionalId(StrBytes::from_string(transactional_id.to_owned())),
             timeout: config.transaction_timeout,
-            settings,
-            identity: Identity { id: -1, epoch: -1 },
             begun: None,
             is_known: false,
-            looked_at: 0,
             failed: None,
-        };
-        let taken = producer.patiently(config.start_up_max, Self::take_over);
-        producer.identity = taken.map_err(|error| match error.class {
-            Class::Retriable => BrokerError { class: Class::Unreachable, ..error },
-            _ => error,
-        })?;
-        Ok(producer)
-    }
-
-    /// Takes over the transactional id: whatever a predecessor has left open is aborted.
-    fn take_over(&mut self, wait: Duration) -> Result<Identity, BrokerError> {
-        const OPERATION: &str = "take over the transactional id";
-        let request = InitProducerIdRequest::default()
-            .with_transactional_id(Some(self.id.clone()))
-            .with_transaction_timeout_ms(i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX))
-            .with_producer_id(ProducerId(NONE.into()))
-            .with_producer_epoch(-1);
-        let answer = self.cluster.ask_coordinator(&self.coordinated(), OPERATION, &request, wait)?;
-        self.checked(OPERATION, answer.error_code)?;
-        Ok(Identity { id: answer.producer_id.0, epoch: answer.producer_epoch })
+        })
     }
 
     /// Ends the transaction. The broker's answer to a repetition is that to the first time.
     fn end(&mut self, operation: &'static str, committed: bool) -> Result<(), BrokerError> {
+        let before = self.feed.identity;
+        let mut identity = before;
         if self.is_known {
-            let identity = self.identity;
+            let coordinated = Coordinated::Transaction(self.id.0.as_str().to_owned());
             let request = EndTxnRequest::default()
                 .with_transactional_id(self.id.clone())
-                .with_producer_id(ProducerId(identity.id))
-                .with_producer_epoch(identity.epoch)
+                .with_producer_id(ProducerId(before.id))
+                .with_producer_epoch(before.epoch)
                 .with_committed(committed);
-            self.identity = self.patiently(CALL_MAX, |producer, wait| {
-                let answer =
-                    producer.cluster.ask_coordinator(&producer.coordinated(), operation, &request, wait)?;
-                producer.checked(operation, answer.error_code)?;
-                Ok(Identity { id: answer.producer_id.0, epoch: answer.producer_epoch })
+            identity = self.feed.patiently(CALL_MAX, |feed| {
+                let answer = feed.cluster.ask_coordinator(&coordinated, operation, &request)?;
+                feed.checked(operation, &coordinated, answer.error_code)?;
+                before.renewed(operation, answer.producer_id, answer.producer_epoch)
             })?;
         }
-        self.sender.turn_over(&mut self.cluster);
-        (self.begun, self.is_known, self.failed, self.looked_at) = (None, false, None, 0);
+        self.feed.turn_over(identity);
+        (self.begun, self.is_known, self.failed) = (None, false, None);
         Ok(())
-    }
-
-    /// Adds offsets to the transaction, once.
-    fn commit_offsets(
-        &mut self,
-        operation: &'static str,
-        request: &TxnOffsetCommitRequest,
-        wait: Duration,
-    ) -> Result<(), BrokerError> {
-        let group = Coordinated::Group(request.group_id.0.as_str().to_owned());
-        let answer = self.cluster.ask_coordinator(&group, operation, request, wait)?;
-        let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        let codes: Vec<i16> = partitions.map(|partition| partition.error_code).collect();
-        let asked: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-        if codes.len() != asked {
-            return Err(failure::unanswered(operation, "the broker has not answered for every partition"));
-        }
-        for number in codes {
-            if let Some(code) = failure::code(number) {
-                if failure::has_moved(code) {
-                    self.cluster.forget_coordinator(&group);
-                }
-                let class = failure::class_of_call(code);
-                return Err(failure::of(class, operation, code, ""));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whose coordinator the transaction's is.
-    fn coordinated(&self) -> Coordinated {
-        Coordinated::Transaction(self.id.0.as_str().to_owned())
-    }
-
-    /// The error of an answer about the transaction, if it has one.
-    fn checked(&mut self, operation: &'static str, number: i16) -> Result<(), BrokerError> {
-        let Some(code) = failure::code(number) else { return Ok(()) };
-        if failure::has_moved(code) {
-            let coordinated = self.coordinated();
-            self.cluster.forget_coordinator(&coordinated);
-        }
-        Err(failure::of(failure::class_of_call(code), operation, code, ""))
-    }
-
-    /// Calls until there is an answer that stays, or there is no time for another try.
-    fn patiently<T>(
-        &mut self,
-        bound: Duration,
-        mut call: impl FnMut(&mut Self, Duration) -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
-        let until = self.cluster.clock().now().after(bound);
-        loop {
-            let left = until.since(self.cluster.clock().now());
-            let called = call(self, left.min(TRY_MAX));
-            let Err(error) = &called else { return called };
-            let next = self.cluster.clock().now().after(self.settings.back_off);
-            if error.class != Class::Retriable || next >= until {
-                return called;
-            }
-            tracing::debug!(%error, "the broker is asked again");
-            std::thread::sleep(self.settings.back_off);
-        }
     }
 
     /// Notes an error after which the transaction can only be aborted, or the producer is dead. A broker that has given up a transaction
     /// after its timeout fences the producer as a successor would. When that time is over, the timeout is the likelier reason: a new
     /// producer with the same id may go on.
     fn noted(&mut self, mut error: BrokerError) -> BrokerError {
-        let now = self.cluster.clock().now();
+        let now = self.feed.cluster.clock().now();
         if error.class == Class::Fenced && self.begun.is_some_and(|begun| now.since(begun) >= self.timeout) {
             error.class = Class::Fatal;
             error.message.push_str("; the transaction had outlived its timeout");
@@ -209,23 +108,12 @@ impl DirectProducer {
     fn sound(&self) -> Result<(), BrokerError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
-
-    fn pump(&mut self, wait: Duration) -> Result<(), BrokerError> {
-        self.is_known |= !self.sender.is_empty();
-        let pumped = self.sender.pump(&mut self.cluster, self.identity, wait);
-        self.looked_at = self.sender.waiting_bytes();
-        pumped.map_err(|error| {
-            // One of the limits may be another one by now.
-            self.limits.forget();
-            self.noted(error)
-        })
-    }
 }
 
 impl Producer for DirectProducer {
     fn begin(&mut self) -> Result<(), BrokerError> {
         self.sound()?;
-        self.begun = Some(self.cluster.clock().now());
+        self.begun = Some(self.feed.cluster.clock().now());
         Ok(())
     }
 
@@ -235,49 +123,14 @@ impl Producer for DirectProducer {
         partition: Option<i32>,
         record: RecordView<'_>,
     ) -> Result<(), BrokerError> {
-        const OPERATION: &str = "send a record";
         self.sound()?;
-        let largest = self.limits.largest(topic).min(self.settings.record_bytes);
-        if record.wire_bytes() > largest {
-            let message = format!("the topic {topic}, or this producer, takes no more than {largest} bytes");
-            return Err(BrokerError {
-                class: Class::TooLarge,
-                operation: OPERATION,
-                code: TOO_LARGE.to_owned(),
-                message,
-            });
-        }
-        if self.sender.is_full() {
-            self.pump(Duration::ZERO)?;
-        }
-        if self.sender.is_full() {
-            return Err(BrokerError {
-                class: Class::QueueFull,
-                operation: OPERATION,
-                code: "_QUEUE_FULL".to_owned(),
-                message: "the broker has not acknowledged enough of what was sent before".to_owned(),
-            });
-        }
-        let batch_bytes = self.settings.batch_bytes.min(largest);
-        self.sender
-            .push(&mut self.cluster, topic, partition, record, batch_bytes)
-            .map_err(|error| self.noted(error))?;
-        if self.sender.waiting_bytes() >= self.looked_at + REQUEST_BYTES {
-            self.pump(Duration::ZERO)?;
-        }
-        Ok(())
+        self.is_known = true;
+        self.feed.send(topic, partition, record).map_err(|error| self.noted(error))
     }
 
     fn drain(&mut self, wait: Duration) -> Result<bool, BrokerError> {
         self.sound()?;
-        let until = self.cluster.clock().now().after(wait);
-        loop {
-            let left = until.since(self.cluster.clock().now());
-            self.pump(left)?;
-            if self.sender.is_empty() || left.is_zero() {
-                return Ok(self.sender.is_empty());
-            }
-        }
+        self.feed.drain(wait).map_err(|error| self.noted(error))
     }
 
     fn send_offsets(
@@ -289,16 +142,12 @@ impl Producer for DirectProducer {
         const OPERATION: &str = "add offsets to the transaction";
         self.sound()?;
         let GroupToken::Kafka(token) = token else {
-            return Err(BrokerError {
-                class: Class::Refused,
-                operation: OPERATION,
-                code: "_INVALID_ARG".to_owned(),
-                message: "the token is of a simulated member".to_owned(),
-            });
+            return Err(error::refused(OPERATION, "_INVALID_ARG", "the token is of a simulated member"));
         };
-        let request = offsets_request(&self.id, self.identity, topic, offsets, &token.membership);
+        let request = offsets_request(&self.id, self.feed.identity, topic, offsets, &token.membership);
         self.is_known = true;
-        self.patiently(CALL_MAX, |producer, wait| producer.commit_offsets(OPERATION, &request, wait))
+        self.feed
+            .patiently(CALL_MAX, |feed| commit_offsets(feed, OPERATION, &request))
             .map_err(|error| self.noted(error))
     }
 
@@ -316,13 +165,30 @@ impl Producer for DirectProducer {
         if let Some(error) = self.failed.clone().filter(|error| error.class != Class::Abortable) {
             return Err(error);
         }
-        self.sender.abandon(&mut self.cluster);
+        self.feed.abandon();
         self.end(OPERATION, false).map_err(|error| match self.noted(error) {
             // An abort is answered by no further one.
             error if error.class == Class::Abortable => BrokerError { class: Class::Fatal, ..error },
             error => error,
         })
     }
+}
+
+/// Adds offsets to the transaction, once.
+fn commit_offsets(
+    feed: &mut Feed,
+    operation: &'static str,
+    request: &TxnOffsetCommitRequest,
+) -> Result<(), BrokerError> {
+    let group = Coordinated::Group(request.group_id.0.as_str().to_owned());
+    let answer = feed.cluster.ask_coordinator(&group, operation, request)?;
+    let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let codes: Vec<i16> = partitions.map(|partition| partition.error_code).collect();
+    let asked: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if codes.len() != asked {
+        return Err(failure::unanswered(operation, "the broker has not answered for every partition"));
+    }
+    codes.into_iter().try_for_each(|number| feed.checked(operation, &group, number))
 }
 
 /// The request that adds these offsets, as the member that this is.
@@ -338,7 +204,7 @@ fn offsets_request(
         TxnOffsetCommitRequestPartition::default()
             .with_partition_index(commit.partition.0)
             .with_committed_offset(commit.next.0)
-            .with_committed_leader_epoch(NONE)
+            .with_committed_leader_epoch(NO_EPOCH)
             .with_committed_metadata(Some(text(&commit.metadata)))
     });
     let topic =

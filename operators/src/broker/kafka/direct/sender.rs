@@ -27,6 +27,10 @@ const REPLICAS_MAX: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How long a topic is looked for that a record is for.
 const TOPIC_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to find leaders and to connect to them, before what was answered meanwhile is looked at.
+const CLUSTER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a request that more batches are added to, at most: a broker closes the connection on which a very large one comes.
+const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// After how long the topics are looked at again: they may have got more partitions.
 const LOOK_AGE: Duration = Duration::from_mins(5);
 /// All in-sync replicas.
@@ -36,7 +40,8 @@ const DELIVER: &str = "deliver a record";
 
 /// What is sent, to whom, and what is under way.
 pub(super) struct Sender {
-    transactional_id: TransactionalId,
+    /// `None` outside of transactions.
+    transactional_id: Option<TransactionalId>,
     topics: Vec<Topic>,
     outgoing: Outgoing,
     compressor: Compressor,
@@ -62,7 +67,7 @@ struct UnderWay {
 }
 
 impl Sender {
-    pub(super) fn new(transactional_id: TransactionalId, settings: &DirectSettings) -> Self {
+    pub(super) fn new(transactional_id: Option<TransactionalId>, settings: &DirectSettings) -> Self {
         Self {
             transactional_id,
             topics: Vec::new(),
@@ -122,8 +127,9 @@ impl Sender {
         identity: Identity,
         wait: Duration,
     ) -> Result<(), BrokerError> {
+        cluster.give(CLUSTER_MAX);
         self.take_answers(cluster, Duration::ZERO)?;
-        if self.send(cluster, identity)? || wait.is_zero() || self.is_empty() {
+        if self.is_empty() || self.send(cluster, identity)? || wait.is_zero() {
             return Ok(());
         }
         if self.under_way.is_empty() {
@@ -157,7 +163,7 @@ impl Sender {
         partition: Option<i32>,
         key: Option<&[u8]>,
     ) -> Result<Target, BrokerError> {
-        let until = cluster.clock().now().after(TOPIC_MAX);
+        let until = cluster.give(TOPIC_MAX);
         loop {
             let index = self.topics.iter().position(|known| known.name == topic).unwrap_or_else(|| {
                 self.topics.push(Topic { name: topic.to_owned(), leaders: Leaders::new() });
@@ -255,7 +261,7 @@ impl Sender {
         let is_led = |target: Target| {
             topics[target.topic.0].leaders.get(target.partition).copied().flatten() == Some(node)
         };
-        let batches = self.outgoing.take(is_led, identity, &mut self.compressor);
+        let batches = self.outgoing.take(is_led, REQUEST_BYTES_MAX, identity, &mut self.compressor);
         let mut data: Vec<TopicProduceData> = Vec::new();
         let mut last = None;
         for (target, bytes) in &batches {
@@ -270,7 +276,7 @@ impl Sender {
             }
         }
         let request = ProduceRequest::default()
-            .with_transactional_id(Some(self.transactional_id.clone()))
+            .with_transactional_id(self.transactional_id.clone())
             .with_acks(ACKS_ALL)
             .with_timeout_ms(i32::try_from(REPLICAS_MAX.as_millis()).unwrap_or(i32::MAX))
             .with_topic_data(data);
@@ -317,6 +323,10 @@ impl Sender {
         answer: &ProduceResponse,
     ) -> Result<(), BrokerError> {
         let Some(UnderWay { mut targets, .. }) = self.under_way.remove(&node) else { return Ok(()) };
+        if let Ok(pause @ 1..) = u64::try_from(answer.throttle_time_ms) {
+            // Over its quota. The broker reads nothing of us for so long.
+            self.resume = cluster.clock().now().after(Duration::from_millis(pause));
+        }
         let mut failed = None;
         for topic in &answer.responses {
             let Some(index) = self.topics.iter().position(|known| known.name == topic.name.0.as_str()) else {
@@ -376,6 +386,6 @@ impl Sender {
     }
 
     fn later(&mut self, cluster: &Cluster) {
-        self.resume = cluster.clock().now().after(self.back_off);
+        self.resume = self.resume.max(cluster.clock().now().after(self.back_off));
     }
 }

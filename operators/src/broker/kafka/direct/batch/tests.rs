@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::records::Records;
 
-const IDENTITY: Identity = Identity { id: 4_711, epoch: 3 };
+const IDENTITY: Identity = Identity { id: 4_711, epoch: 3, is_transactional: true };
 
 /// Key, value, headers with names that differ, and how much later it is than the first.
 type Given = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<Option<Vec<u8>>>, i64);

@@ -7,7 +7,7 @@ use super::super::batch::Compression;
 use super::*;
 use crate::records::Records;
 
-const IDENTITY: Identity = Identity { id: 1, epoch: 0 };
+const IDENTITY: Identity = Identity { id: 1, epoch: 0, is_transactional: true };
 const BOUNDS: Bounds = Bounds { records: 50, bytes: 1 << 20 };
 const PARTITIONS: usize = 3;
 
@@ -92,7 +92,9 @@ impl World {
             }
             Step::Push(_) => {}
             Step::Send => {
-                for (target, bytes) in self.outgoing.take(|_| true, IDENTITY, &mut self.compressor) {
+                for (target, bytes) in
+                    self.outgoing.take(|_| true, usize::MAX, IDENTITY, &mut self.compressor)
+                {
                     assert!(self.under_way[target.partition].replace(bytes).is_none(), "one at a time");
                 }
             }
@@ -157,9 +159,17 @@ fn it_is_full_at_its_bound_and_has_room_again_once_something_is_acknowledged() {
 fn what_is_not_led_by_who_is_asked_stays() {
     let mut world = World::new();
     (0..PARTITIONS).for_each(|partition| world.take(Step::Push(partition)));
-    let taken = world.outgoing.take(|it| it.partition == 1, IDENTITY, &mut world.compressor);
+    let taken = world.outgoing.take(|it| it.partition == 1, usize::MAX, IDENTITY, &mut world.compressor);
     assert_eq!(taken.iter().map(|(target, _)| target.partition).collect::<Vec<_>>(), [1]);
     assert_eq!(world.outgoing.ready().map(|it| it.partition).collect::<Vec<_>>(), [0, 2]);
+}
+
+#[test]
+fn a_request_is_not_added_to_once_it_is_large() {
+    let mut world = World::new();
+    (0..PARTITIONS).for_each(|partition| world.take(Step::Push(partition)));
+    let taken = world.outgoing.take(|_| true, 150, IDENTITY, &mut world.compressor);
+    assert_eq!(taken.len(), 2, "each is of about 110 bytes");
 }
 
 #[test]
