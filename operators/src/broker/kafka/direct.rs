@@ -6,7 +6,7 @@
 //! | `plain` | the producer outside of transactions |
 //! | `feed` | what both do with a record, and with a question: bounds, and patience |
 //! | `sender` | records: which broker has what under way, and what is sent again |
-//! | `outgoing` `batch` | what waits for each partition, as batches in the format of a log |
+//! | `outgoing` `batch` `frame` | what waits for each partition, as batches in the format of a log, and how they are compressed |
 //! | `cluster` | brokers, leaders, coordinators, and the connections to them |
 //! | `connection` `request` | one connection, and the requests that are made, each in one version |
 //! | `failure` | what an error of the protocol means to the engine |
@@ -20,6 +20,7 @@ mod cluster;
 mod connection;
 mod failure;
 mod feed;
+mod frame;
 mod identity;
 mod outgoing;
 mod plain;

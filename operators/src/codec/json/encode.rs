@@ -229,8 +229,8 @@ fn write_each<N>(numbers: &[N], out: &mut Vec<u8>, write: impl Fn(&N, &mut Vec<u
     }
 }
 
-fn write_floats<F: ryu::Float + Into<f64>>(floats: &[F], out: &mut Vec<u8>) {
-    let mut buffer = ryu::Buffer::new();
+fn write_floats<F: zmij::Float + Into<f64>>(floats: &[F], out: &mut Vec<u8>) {
+    let mut buffer = zmij::Buffer::new();
     for (place, &float) in floats.iter().enumerate() {
         if place > 0 {
             out.push(b',');

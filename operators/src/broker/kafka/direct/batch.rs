@@ -3,11 +3,9 @@
 //! A record is written to its batch when it is handed over, and what is sent are the bytes of the batch: no record is held as an object
 //! of its own in between. The format is that of Kafka's documentation, section 5.3, "Record Batch".
 
-use std::io::Write as _;
-
 use bytes::Bytes;
-use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
+use super::frame;
 use super::identity::Identity;
 use crate::records::RecordView;
 
@@ -44,7 +42,7 @@ const VARINT_MAX: usize = 10;
 pub(super) enum Compression {
     /// Not at all.
     None,
-    /// LZ4 frames of blocks that do not depend on each other, which are the only ones that Java's clients read.
+    /// As LZ4 frames.
     Lz4,
 }
 
@@ -111,10 +109,10 @@ impl OpenBatch {
     }
 
     /// Closes the batch: its records are the producer's from this sequence number on.
-    pub(super) fn close(self, identity: Identity, sequence: i32, compressor: &mut Compressor) -> Batch {
+    pub(super) fn close(self, identity: Identity, sequence: i32, compression: Compression) -> Batch {
         let (records, uncompressed) = (self.records(), self.len());
         let (count, first, last) = (self.records, self.first_millis, self.last_millis);
-        let (mut bytes, codec) = compressor.compress(self.bytes);
+        let (mut bytes, codec) = compressed(self.bytes, compression);
         let transaction = if identity.is_transactional { TRANSACTIONAL } else { 0 };
         put(&mut bytes, field::ATTRIBUTES, (transaction | codec).to_be_bytes());
         put(&mut bytes, field::LAST_OFFSET, (count - 1).to_be_bytes());
@@ -135,30 +133,15 @@ impl OpenBatch {
     }
 }
 
-/// Compresses the records of batches, one after the other, with room that is made once.
-pub(super) struct Compressor {
-    lz4: Option<FrameEncoder<Vec<u8>>>,
-}
-
-impl Compressor {
-    pub(super) fn new(compression: Compression) -> Self {
-        let frame = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-        let encoder = || FrameEncoder::with_frame_info(frame, Vec::new());
-        Self { lz4: (compression == Compression::Lz4).then(encoder) }
+/// The room for the header, behind it what the records are compressed to, and how. Left as they are where that would make them longer: what
+/// fits into a topic must not become too large for it.
+fn compressed(bytes: Vec<u8>, compression: Compression) -> (Vec<u8>, i16) {
+    if compression == Compression::None {
+        return (bytes, UNCOMPRESSED);
     }
-
-    /// The room for the header, behind it what the records are compressed to, and how. Left as they are where that would make them
-    /// longer: what fits into a topic must not become too large for it.
-    fn compress(&mut self, bytes: Vec<u8>) -> (Vec<u8>, i16) {
-        let Some(encoder) = &mut self.lz4 else { return (bytes, UNCOMPRESSED) };
-        let mut room = Vec::with_capacity(bytes.len() / 2 + HEADER);
-        room.resize(HEADER, 0);
-        *encoder.get_mut() = room;
-        let compressed = encoder.write_all(&bytes[HEADER..]).and_then(|()| Ok(encoder.try_finish()?));
-        compressed.expect("a vector takes everything, and the frame promises no length");
-        let compressed = std::mem::take(encoder.get_mut());
-        if compressed.len() < bytes.len() { (compressed, LZ4) } else { (bytes, UNCOMPRESSED) }
-    }
+    let mut frame = vec![0; HEADER];
+    frame::append(&bytes[HEADER..], &mut frame);
+    if frame.len() < bytes.len() { (frame, LZ4) } else { (bytes, UNCOMPRESSED) }
 }
 
 fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {

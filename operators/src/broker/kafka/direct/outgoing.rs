@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::batch::{Batch, Compressor, OpenBatch};
+use super::batch::{Batch, Compression, OpenBatch};
 use super::identity::Identity;
 use crate::records::RecordView;
 
@@ -107,7 +107,7 @@ impl Outgoing {
         is_led: impl Fn(Target) -> bool,
         most: usize,
         identity: Identity,
-        compressor: &mut Compressor,
+        compression: Compression,
     ) -> Vec<(Target, Bytes)> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for (topic, lines) in self.lines.iter_mut().enumerate() {
@@ -117,7 +117,7 @@ impl Outgoing {
                     continue;
                 }
                 if line.first.is_none() {
-                    line.first = line.close(identity, compressor);
+                    line.first = line.close(identity, compression);
                 }
                 if let Some(batch) = &line.first {
                     line.is_sent = true;
@@ -172,11 +172,11 @@ impl Line {
     }
 
     /// Closes the batch that is next, and gives it the next sequence numbers.
-    fn close(&mut self, identity: Identity, compressor: &mut Compressor) -> Option<Batch> {
+    fn close(&mut self, identity: Identity, compression: Compression) -> Option<Batch> {
         let next = self.full.pop_front().or_else(|| self.open.take())?;
         let sequence = self.next_sequence;
         self.next_sequence = after(sequence, next.records());
-        Some(next.close(identity, sequence, compressor))
+        Some(next.close(identity, sequence, compression))
     }
 }
 

@@ -11,7 +11,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::produce_response::ProduceResponse;
 use kafka_protocol::messages::{ProduceRequest, TransactionalId};
 
-use super::batch::Compressor;
+use super::batch::Compression;
 use super::cluster::{Cluster, Leaders, Node, Use, named};
 use super::failure;
 use super::identity::Identity;
@@ -44,7 +44,7 @@ pub(super) struct Sender {
     transactional_id: Option<TransactionalId>,
     topics: Vec<Topic>,
     outgoing: Outgoing,
-    compressor: Compressor,
+    compression: Compression,
     /// By broker: what it was sent last, and has not answered.
     under_way: BTreeMap<Node, UnderWay>,
     back_off: Duration,
@@ -72,7 +72,7 @@ impl Sender {
             transactional_id,
             topics: Vec::new(),
             outgoing: Outgoing::new(settings.bounds),
-            compressor: Compressor::new(settings.compression),
+            compression: settings.compression,
             under_way: BTreeMap::new(),
             back_off: settings.back_off,
             resume: Moment::START,
@@ -261,7 +261,7 @@ impl Sender {
         let is_led = |target: Target| {
             topics[target.topic.0].leaders.get(target.partition).copied().flatten() == Some(node)
         };
-        let batches = self.outgoing.take(is_led, REQUEST_BYTES_MAX, identity, &mut self.compressor);
+        let batches = self.outgoing.take(is_led, REQUEST_BYTES_MAX, identity, self.compression);
         let mut data: Vec<TopicProduceData> = Vec::new();
         let mut last = None;
         for (target, bytes) in &batches {

@@ -64,7 +64,7 @@ impl Log {
 
 struct World {
     outgoing: Outgoing,
-    compressor: Compressor,
+    compression: Compression,
     logs: [Log; PARTITIONS],
     under_way: [Option<Bytes>; PARTITIONS],
     pushed: [i32; PARTITIONS],
@@ -74,7 +74,7 @@ impl World {
     fn new() -> Self {
         Self {
             outgoing: Outgoing::new(BOUNDS),
-            compressor: Compressor::new(Compression::None),
+            compression: Compression::None,
             logs: Default::default(),
             under_way: Default::default(),
             pushed: [0; PARTITIONS],
@@ -92,9 +92,7 @@ impl World {
             }
             Step::Push(_) => {}
             Step::Send => {
-                for (target, bytes) in
-                    self.outgoing.take(|_| true, usize::MAX, IDENTITY, &mut self.compressor)
-                {
+                for (target, bytes) in self.outgoing.take(|_| true, usize::MAX, IDENTITY, self.compression) {
                     assert!(self.under_way[target.partition].replace(bytes).is_none(), "one at a time");
                 }
             }
@@ -159,7 +157,7 @@ fn it_is_full_at_its_bound_and_has_room_again_once_something_is_acknowledged() {
 fn what_is_not_led_by_who_is_asked_stays() {
     let mut world = World::new();
     (0..PARTITIONS).for_each(|partition| world.take(Step::Push(partition)));
-    let taken = world.outgoing.take(|it| it.partition == 1, usize::MAX, IDENTITY, &mut world.compressor);
+    let taken = world.outgoing.take(|it| it.partition == 1, usize::MAX, IDENTITY, world.compression);
     assert_eq!(taken.iter().map(|(target, _)| target.partition).collect::<Vec<_>>(), [1]);
     assert_eq!(world.outgoing.ready().map(|it| it.partition).collect::<Vec<_>>(), [0, 2]);
 }
@@ -168,7 +166,7 @@ fn what_is_not_led_by_who_is_asked_stays() {
 fn a_request_is_not_added_to_once_it_is_large() {
     let mut world = World::new();
     (0..PARTITIONS).for_each(|partition| world.take(Step::Push(partition)));
-    let taken = world.outgoing.take(|_| true, 150, IDENTITY, &mut world.compressor);
+    let taken = world.outgoing.take(|_| true, 150, IDENTITY, world.compression);
     assert_eq!(taken.len(), 2, "each is of about 110 bytes");
 }
 
