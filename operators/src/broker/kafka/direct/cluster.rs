@@ -273,11 +273,15 @@ fn greeted(
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("tidemill"))
         .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-    let answer = connection.call(&request, wait, clock).map_err(lost)?;
     let too_old = |what: String| {
         let message = format!("the broker at {address} has no {what}: it is older than Kafka 4.0");
         failure::of(Class::Refused, operation, Code::UnsupportedVersion, message)
     };
+    let answer = connection.call(&request, wait, clock).map_err(|error| match error.kind() {
+        // One older than 2.4 answers in the first version of all, whatever it was asked in.
+        std::io::ErrorKind::InvalidData => too_old(format!("answer that could be read ({error})")),
+        _ => lost(error),
+    })?;
     if let Some(code) = failure::code(answer.error_code) {
         return Err(match code {
             Code::UnsupportedVersion => too_old("version of this protocol".to_owned()),

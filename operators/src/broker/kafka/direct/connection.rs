@@ -205,3 +205,85 @@ impl Connection {
 fn foreign(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use kafka_protocol::messages::{EndTxnRequest, EndTxnResponse};
+
+    use super::*;
+
+    /// A minute is never over in these tests.
+    const LONG: Duration = Duration::from_mins(1);
+
+    /// The answer to the first question of a connection: epoch 8 of producer 7.
+    const ANSWER: [u8; 26] = [
+        0, 0, 0, 22, // so long is it
+        0, 0, 0, 1, 0, // the number of the question
+        0, 0, 0, 0, 0, 0, // no pause, no error
+        0, 0, 0, 0, 0, 0, 0, 7, 0, 8, 0,
+    ];
+
+    /// A broker that reads one question, and then writes these pieces, each a while after the one before.
+    fn asked(pieces: Vec<Vec<u8>>) -> (Connection, SystemClock, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let broker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).unwrap();
+            stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).unwrap();
+            for piece in pieces {
+                std::thread::sleep(Duration::from_millis(2));
+                stream.write_all(&piece).unwrap();
+            }
+        });
+        let clock = SystemClock::new();
+        let client = StrBytes::from_static_str("test");
+        let mut connection = Connection::new(&address, &client, &clock, LONG).unwrap();
+        connection.ask(&EndTxnRequest::default(), &clock).unwrap();
+        (connection, clock, broker)
+    }
+
+    fn answered(pieces: Vec<Vec<u8>>) -> io::Result<Option<EndTxnResponse>> {
+        let (mut connection, clock, broker) = asked(pieces);
+        let answer = connection.answer::<EndTxnRequest>(LONG, &clock);
+        broker.join().unwrap();
+        answer
+    }
+
+    #[test]
+    fn an_answer_that_comes_in_pieces_is_waited_for_as_long_as_is_asked() {
+        let (mut connection, clock, broker) = asked(ANSWER.iter().map(|byte| vec![*byte]).collect());
+        assert!(!connection.is_fresh(&clock));
+        let mut looks = 0;
+        let answer = loop {
+            looks += 1;
+            if let Some(answer) = connection.answer::<EndTxnRequest>(Duration::ZERO, &clock).unwrap() {
+                break answer;
+            }
+        };
+        assert_eq!((answer.producer_id.0, answer.producer_epoch, answer.error_code), (7, 8, 0));
+        assert!(looks > 1 && connection.is_fresh(&clock));
+        broker.join().unwrap();
+        assert_eq!(answered(vec![ANSWER.to_vec()]).unwrap(), Some(answer));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        let with = |at: usize, byte: u8| {
+            let mut answer = ANSWER;
+            answer[at] = byte;
+            vec![answer.to_vec()]
+        };
+        let kind = |pieces| answered(pieces).unwrap_err().kind();
+        assert_eq!(kind(with(0, 0x40)), io::ErrorKind::InvalidData, "a gigabyte is no answer");
+        assert_eq!(kind(with(0, 0xff)), io::ErrorKind::InvalidData, "less than nothing is none");
+        assert_eq!(kind(with(7, 2)), io::ErrorKind::InvalidData, "it is to another question");
+        assert_eq!(kind(with(3, 12)), io::ErrorKind::InvalidData, "it is too short for what it is to");
+        assert_eq!(kind(vec![ANSWER[..20].to_vec()]), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind(Vec::new()), io::ErrorKind::UnexpectedEof);
+    }
+}

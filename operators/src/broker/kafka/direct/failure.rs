@@ -61,7 +61,6 @@ fn refuses(code: Code) -> bool {
             | Code::InvalidTopicException
             | Code::InvalidGroupId
             | Code::InvalidTimestamp
-            | Code::UnknownTopicOrPartition
             | Code::UnsupportedVersion
             | Code::UnsupportedForMessageFormat
             | Code::PolicyViolation
@@ -143,8 +142,9 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_tried_again() {
-        for code in [Code::ConcurrentTransactions, Code::NotCoordinator, Code::NotLeaderOrFollower] {
+        for code in [Code::ConcurrentTransactions, Code::NotCoordinator, Code::UnknownTopicOrPartition] {
             assert!(is_passing(code), "{code:?}");
+            assert_eq!(class_of_call(code), Class::Retriable, "{code:?}");
         }
         assert!(!is_passing(Code::CorruptMessage));
         assert!(!is_passing(Code::OutOfOrderSequenceNumber));

@@ -156,6 +156,7 @@ impl Feed {
         }
         let batch_bytes = self.settings.batch_bytes.min(largest);
         self.sender.push(&mut self.cluster, topic, partition, record, batch_bytes)?;
+        // It is taken. What can fail from here on ends the transaction, and with it the record.
         if self.sender.waiting_bytes() >= self.looked_at + REQUEST_BYTES {
             self.pump(Duration::ZERO)?;
         }

@@ -31,6 +31,8 @@ const TOPIC_MAX: Duration = Duration::from_secs(5);
 const CLUSTER_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a request that more batches are added to, at most: a broker closes the connection on which a very large one comes.
 const REQUEST_BYTES_MAX: usize = 8 << 20;
+/// How long a pause may be that a broker asks for. It keeps to a longer one by itself.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// After how long the topics are looked at again: they may have got more partitions.
 const LOOK_AGE: Duration = Duration::from_mins(5);
 /// All in-sync replicas.
@@ -120,7 +122,8 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// If a record was refused; the transaction can't be committed any more.
+    /// If a record was refused, or nothing can be sent to this cluster: [`Class::Abortable`] or [`Class::Refused`], and never one after which
+    /// the same record might be handed over once more.
     pub(super) fn pump(
         &mut self,
         cluster: &mut Cluster,
@@ -155,7 +158,11 @@ impl Sender {
         self.keyless = self.keyless.wrapping_add(1);
     }
 
-    /// Where a record goes. Not known yet is only what is sent to for the first time, or has just been made.
+    /// Where a record goes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such place, however long it is looked for: it may have just been made.
     fn target(
         &mut self,
         cluster: &mut Cluster,
@@ -163,44 +170,46 @@ impl Sender {
         partition: Option<i32>,
         key: Option<&[u8]>,
     ) -> Result<Target, BrokerError> {
+        if let Some(target) = self.known_target(topic, partition, key) {
+            return Ok(target);
+        }
+        if !self.topics.iter().any(|known| known.name == topic) {
+            self.topics.push(Topic { name: topic.to_owned(), leaders: Leaders::new() });
+        }
         let until = cluster.give(TOPIC_MAX);
         loop {
-            let index = self.topics.iter().position(|known| known.name == topic).unwrap_or_else(|| {
-                self.topics.push(Topic { name: topic.to_owned(), leaders: Leaders::new() });
-                self.topics.len() - 1
-            });
-            let count = self.topics[index].leaders.len();
-            let place = match (partition, key) {
-                _ if count == 0 => None,
-                (Some(partition), _) => usize::try_from(partition).ok().filter(|&place| place < count),
-                (None, Some(key)) => {
-                    let of = partition_for_key(key, i32::try_from(count).unwrap_or(i32::MAX));
-                    usize::try_from(of.0).ok()
-                }
-                (None, None) => Some(self.keyless % count),
-            };
-            if let Some(partition) = place {
-                return Ok(Target { topic: TopicIndex(index), partition });
-            }
             let looked = self.look_at_topics(cluster);
-            let is_known = self.topics[index].leaders.len() > count;
-            if is_known {
-                continue;
+            if let Some(target) = self.known_target(topic, partition, key) {
+                return Ok(target);
             }
-            if cluster.clock().now() >= until {
-                looked?;
-                let partition =
-                    partition.map_or_else(String::new, |it| format!(", or it has no partition {it}"));
-                let message = format!("there is no topic {topic}{partition}");
-                return Err(failure::of(Class::Refused, DELIVER, Code::UnknownTopicOrPartition, message));
+            match looked {
+                Err(error) if error.class == Class::Refused => return Err(error),
+                Err(error) if cluster.clock().now() >= until => return Err(error),
+                Ok(()) if cluster.clock().now() >= until => {
+                    let partition =
+                        partition.map_or_else(String::new, |it| format!(", or it has no partition {it}"));
+                    let message = format!("there is no topic {topic}{partition}");
+                    return Err(failure::of(Class::Refused, DELIVER, Code::UnknownTopicOrPartition, message));
+                }
+                Ok(()) | Err(_) => std::thread::sleep(self.back_off),
             }
-            if let Err(error) = looked
-                && error.class == Class::Refused
-            {
-                return Err(error);
-            }
-            std::thread::sleep(self.back_off);
         }
+    }
+
+    /// Where a record goes, as far as is known.
+    fn known_target(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>) -> Option<Target> {
+        let index = self.topics.iter().position(|known| known.name == topic)?;
+        let count = self.topics[index].leaders.len();
+        let place = match (partition, key) {
+            _ if count == 0 => None,
+            (Some(partition), _) => usize::try_from(partition).ok().filter(|&place| place < count),
+            (None, Some(key)) => {
+                let of = partition_for_key(key, i32::try_from(count).unwrap_or(i32::MAX));
+                usize::try_from(of.0).ok()
+            }
+            (None, None) => Some(self.keyless % count),
+        };
+        place.map(|partition| Target { topic: TopicIndex(index), partition })
     }
 
     fn look_at_topics(&mut self, cluster: &mut Cluster) -> Result<(), BrokerError> {
@@ -325,7 +334,7 @@ impl Sender {
         let Some(UnderWay { mut targets, .. }) = self.under_way.remove(&node) else { return Ok(()) };
         if let Ok(pause @ 1..) = u64::try_from(answer.throttle_time_ms) {
             // Over its quota. The broker reads nothing of us for so long.
-            self.resume = cluster.clock().now().after(Duration::from_millis(pause));
+            self.resume = cluster.clock().now().after(Duration::from_millis(pause).min(PAUSE_MAX));
         }
         let mut failed = None;
         for topic in &answer.responses {
