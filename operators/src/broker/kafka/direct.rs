@@ -72,7 +72,7 @@ fn chosen<P>(
             Err(error) if error.code == TOO_OLD => error.to_string(),
             made => return made,
         },
-        (ProducerClient::Auto, Err(property)) => format!("only it has {property}"),
+        (ProducerClient::Auto, Err(property)) => format!("only it has {property} as it is set"),
     };
     tracing::info!(reason, "the producer is librdkafka's");
     library()
@@ -87,6 +87,8 @@ pub(super) fn contradiction(config: &KafkaConfig) -> Option<BrokerError> {
 }
 
 fn not_direct(property: &str) -> BrokerError {
-    let message = format!("the direct producer has no {property}: take it away, or let librdkafka produce");
+    let message = format!(
+        "the direct producer has no {property} as it is set: take it away, or let librdkafka produce"
+    );
     error::refused("configure the producer", "_INVALID_ARG", message)
 }

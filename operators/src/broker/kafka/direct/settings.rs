@@ -28,7 +28,7 @@ impl DirectSettings {
     ///
     /// # Errors
     ///
-    /// The property that only librdkafka has, or whose value only it understands.
+    /// The name of a property that only librdkafka has, or whose value only it understands. The value may be a secret.
     pub(super) fn of(config: &KafkaConfig) -> Result<Self, String> {
         let mut settings = Self {
             client: "tidemill".to_owned(),
@@ -39,7 +39,7 @@ impl DirectSettings {
             back_off: Duration::from_millis(20),
         };
         for (name, value) in &config.producer {
-            settings.set(name, value).ok_or_else(|| format!("{name} = {value:?}"))?;
+            settings.set(name, value).ok_or_else(|| name.clone())?;
         }
         Ok(settings)
     }
@@ -108,9 +108,9 @@ mod tests {
             ("compression.type", "zstd"),
             ("retry.backoff.ms", "0"),
             ("message.max.bytes", "much"),
+            ("sasl.password", "hunter2"),
         ] {
-            let reason = of(&[(name, value)]).unwrap_err();
-            assert!(reason.starts_with(name), "{reason}");
+            assert_eq!(of(&[(name, value)]).unwrap_err(), name, "and nothing of its value");
         }
     }
 }
