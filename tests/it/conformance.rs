@@ -18,28 +18,10 @@ pub(crate) use transactions::*;
 /// Makes every check a test; `$subject` is called for the subject of each, with the check's name.
 macro_rules! conformance_tests {
     ($subject:path) => {
+        $crate::conformance::producer_tests!($subject);
         $crate::conformance::conformance_tests! { $subject:
-            a_committed_transaction_is_seen,
-            an_aborted_transaction_is_never_seen,
-            an_open_transaction_holds_back_what_is_behind_it,
-            a_transaction_spans_partitions_and_topics,
-            offsets_and_metadata_are_committed_with_the_transaction,
-            offsets_of_an_aborted_transaction_are_forgotten,
-            a_transaction_of_offsets_alone_commits,
-            a_transaction_of_nothing_commits,
-            a_transaction_whose_records_may_not_have_been_sent_is_aborted,
-            metadata_over_the_limit_is_abortable,
-            a_fenced_producer_can_do_nothing_more,
-            a_new_producer_aborts_what_its_predecessor_left_open,
             a_producer_of_another_id_is_left_alone,
-            a_stale_generation_is_abortable_and_the_producer_stays_good,
-            a_member_that_has_left_cannot_commit,
-            a_record_too_large_for_the_client_leaves_the_transaction_good,
-            a_record_too_large_for_its_topic_leaves_the_transaction_good,
-            a_transaction_over_its_time_is_aborted_and_its_producer_is_dead,
             committed_offsets_wait_for_an_open_transaction,
-            what_a_plain_producer_has_drained_is_seen,
-            a_record_too_large_leaves_a_plain_producer_good,
             a_member_commits_offsets_and_metadata_by_itself,
             metadata_over_the_limit_is_refused_to_a_member_too,
             a_member_commits_what_it_is_about_to_give_back,
@@ -75,4 +57,31 @@ macro_rules! conformance_tests {
     };
 }
 
-pub(crate) use conformance_tests;
+/// Makes the checks tests that depend on who produces.
+macro_rules! producer_tests {
+    ($subject:path) => {
+        $crate::conformance::conformance_tests! { $subject:
+            a_committed_transaction_is_seen,
+            an_aborted_transaction_is_never_seen,
+            an_open_transaction_holds_back_what_is_behind_it,
+            a_transaction_spans_partitions_and_topics,
+            offsets_and_metadata_are_committed_with_the_transaction,
+            offsets_of_an_aborted_transaction_are_forgotten,
+            a_transaction_of_offsets_alone_commits,
+            a_transaction_of_nothing_commits,
+            a_transaction_whose_records_may_not_have_been_sent_is_aborted,
+            metadata_over_the_limit_is_abortable,
+            a_fenced_producer_can_do_nothing_more,
+            a_new_producer_aborts_what_its_predecessor_left_open,
+            a_stale_generation_is_abortable_and_the_producer_stays_good,
+            a_member_that_has_left_cannot_commit,
+            a_record_too_large_for_the_client_leaves_the_transaction_good,
+            a_record_too_large_for_its_topic_leaves_the_transaction_good,
+            a_transaction_over_its_time_is_aborted_and_its_producer_is_dead,
+            what_a_plain_producer_has_drained_is_seen,
+            a_record_too_large_leaves_a_plain_producer_good,
+        }
+    };
+}
+
+pub(crate) use {conformance_tests, producer_tests};
