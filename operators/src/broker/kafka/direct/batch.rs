@@ -57,7 +57,7 @@ pub(super) struct OpenBatch {
 }
 
 /// A batch that is ready to be sent, any number of times.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Batch {
     /// What is sent.
     pub(super) bytes: Bytes,

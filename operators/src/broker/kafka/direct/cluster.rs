@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError as Code;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest, TopicName,
+    ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest, TopicName, TransactionalId,
     metadata_request::MetadataRequestTopic, metadata_response::MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
@@ -41,6 +41,13 @@ pub(super) enum Use {
 pub(super) enum Coordinated {
     Group(String),
     Transaction(String),
+}
+
+impl Coordinated {
+    /// The transactions of this id.
+    pub(super) fn transaction(id: &TransactionalId) -> Self {
+        Self::Transaction(id.0.as_str().to_owned())
+    }
 }
 
 /// The cluster.

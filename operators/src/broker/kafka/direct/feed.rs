@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId, TransactionalId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{InitProducerIdRequest, ProducerId, TransactionalId};
 
 use super::cluster::{Cluster, Coordinated};
 use super::failure;
@@ -28,8 +27,6 @@ const TAKE_OVER: &str = "take over the transactional id";
 pub(super) struct Feed {
     pub(super) cluster: Cluster,
     pub(super) identity: Identity,
-    transactional_id: Option<TransactionalId>,
-    transaction_timeout: Duration,
     settings: DirectSettings,
     sender: Sender,
     limits: TopicLimits,
@@ -47,21 +44,25 @@ impl Feed {
     pub(super) fn new(
         config: &KafkaConfig,
         settings: DirectSettings,
-        transactional_id: Option<&str>,
+        transactional_id: Option<TransactionalId>,
     ) -> Result<Self, BrokerError> {
-        let transactional_id =
-            transactional_id.map(|id| TransactionalId(StrBytes::from_string(id.to_owned())));
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(transactional_id.clone())
+            .with_transaction_timeout_ms(
+                i32::try_from(config.transaction_timeout.as_millis()).unwrap_or(i32::MAX),
+            )
+            // Of nobody yet.
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
         let mut feed = Self {
             cluster: Cluster::new(&config.bootstrap_servers, &settings.client),
             identity: Identity::none(transactional_id.is_some()),
-            sender: Sender::new(transactional_id.clone(), &settings),
+            sender: Sender::new(transactional_id, &settings),
             limits: TopicLimits::of_any_batch(config, CALL_MAX),
-            transactional_id,
-            transaction_timeout: config.transaction_timeout,
             settings,
             looked_at: 0,
         };
-        let taken = feed.patiently(config.start_up_max, Self::take_over);
+        let taken = feed.patiently(config.start_up_max, |feed| feed.take_over(&request));
         feed.identity = taken.map_err(|error| match error.class {
             Class::Retriable => BrokerError { class: Class::Unreachable, ..error },
             _ => error,
@@ -69,41 +70,25 @@ impl Feed {
         Ok(feed)
     }
 
-    fn take_over(&mut self) -> Result<Identity, BrokerError> {
-        let timeout = i32::try_from(self.transaction_timeout.as_millis()).unwrap_or(i32::MAX);
-        let request = InitProducerIdRequest::default()
-            .with_transactional_id(self.transactional_id.clone())
-            .with_transaction_timeout_ms(timeout)
-            .with_producer_id(ProducerId(self.identity.id))
-            .with_producer_epoch(self.identity.epoch);
-        let answer: InitProducerIdResponse = match self.coordinated() {
-            Some(coordinated) => {
-                let answer = self.cluster.ask_coordinator(&coordinated, TAKE_OVER, &request)?;
-                self.checked(TAKE_OVER, &coordinated, answer.error_code)?;
-                answer
-            }
-            None => self.cluster.ask_anyone(TAKE_OVER, &request)?,
+    fn take_over(&mut self, request: &InitProducerIdRequest) -> Result<Identity, BrokerError> {
+        let coordinated = request.transactional_id.as_ref().map(Coordinated::transaction);
+        let answer = match &coordinated {
+            Some(coordinated) => self.cluster.ask_coordinator(coordinated, TAKE_OVER, request)?,
+            None => self.cluster.ask_anyone(TAKE_OVER, request)?,
         };
-        if let Some(code) = failure::code(answer.error_code) {
-            return Err(failure::of(failure::class_of_call(code), TAKE_OVER, code, ""));
-        }
+        self.checked(TAKE_OVER, coordinated.as_ref(), answer.error_code)?;
         self.identity.renewed(TAKE_OVER, answer.producer_id, answer.producer_epoch)
     }
 
-    /// Whose coordinator the transactions' is.
-    pub(super) fn coordinated(&self) -> Option<Coordinated> {
-        self.transactional_id.as_ref().map(|id| Coordinated::Transaction(id.0.as_str().to_owned()))
-    }
-
-    /// The error of a coordinator's answer, if it has one. One that has moved is looked for with the next question.
+    /// The error of an answer, if it has one. A coordinator that has moved is looked for with the next question.
     pub(super) fn checked(
         &mut self,
         operation: &'static str,
-        coordinated: &Coordinated,
+        coordinated: Option<&Coordinated>,
         number: i16,
     ) -> Result<(), BrokerError> {
         let Some(code) = failure::code(number) else { return Ok(()) };
-        if failure::has_moved(code) {
+        if let Some(coordinated) = coordinated.filter(|_| failure::has_moved(code)) {
             self.cluster.forget_coordinator(coordinated);
         }
         Err(failure::of(failure::class_of_call(code), operation, code, ""))

@@ -57,9 +57,10 @@ impl DirectProducer {
         settings: DirectSettings,
         transactional_id: &str,
     ) -> Result<Self, BrokerError> {
+        let id = TransactionalId(StrBytes::from_string(transactional_id.to_owned()));
         Ok(Self {
-            feed: Feed::new(config, settings, Some(transactional_id))?,
-            id: TransactionalId(StrBytes::from_string(transactional_id.to_owned())),
+            feed: Feed::new(config, settings, Some(id.clone()))?,
+            id,
             timeout: config.transaction_timeout,
             begun: None,
             is_known: false,
@@ -72,7 +73,7 @@ impl DirectProducer {
         let before = self.feed.identity;
         let mut identity = before;
         if self.is_known {
-            let coordinated = Coordinated::Transaction(self.id.0.as_str().to_owned());
+            let coordinated = Coordinated::transaction(&self.id);
             let request = EndTxnRequest::default()
                 .with_transactional_id(self.id.clone())
                 .with_producer_id(ProducerId(before.id))
@@ -80,7 +81,7 @@ impl DirectProducer {
                 .with_committed(committed);
             identity = self.feed.patiently(CALL_MAX, |feed| {
                 let answer = feed.cluster.ask_coordinator(&coordinated, operation, &request)?;
-                feed.checked(operation, &coordinated, answer.error_code)?;
+                feed.checked(operation, Some(&coordinated), answer.error_code)?;
                 before.renewed(operation, answer.producer_id, answer.producer_epoch)
             })?;
         }
@@ -188,7 +189,7 @@ fn commit_offsets(
     if codes.len() != asked {
         return Err(failure::unanswered(operation, "the broker has not answered for every partition"));
     }
-    codes.into_iter().try_for_each(|number| feed.checked(operation, &group, number))
+    codes.into_iter().try_for_each(|number| feed.checked(operation, Some(&group), number))
 }
 
 /// The request that adds these offsets, as the member that this is.

@@ -63,6 +63,11 @@ struct Topic {
     leaders: Leaders,
 }
 
+/// Who leads a partition, if anybody does now.
+fn leader(topics: &[Topic], of: Target) -> Option<Node> {
+    topics[of.topic.0].leaders.get(of.partition).copied().flatten()
+}
+
 struct UnderWay {
     targets: Vec<Target>,
     since: Moment,
@@ -234,9 +239,8 @@ impl Sender {
             self.later(cluster);
             return if error.class == Class::Refused { Err(error) } else { Ok(false) };
         }
-        let leader =
-            |target: Target| self.topics[target.topic.0].leaders.get(target.partition).copied().flatten();
-        let mut nodes: Vec<Node> = self.outgoing.ready().filter_map(leader).collect();
+        let mut nodes: Vec<Node> =
+            self.outgoing.ready().filter_map(|target| leader(&self.topics, target)).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes.retain(|node| !self.under_way.contains_key(node));
@@ -267,9 +271,7 @@ impl Sender {
             }
         }
         let topics = &self.topics;
-        let is_led = |target: Target| {
-            topics[target.topic.0].leaders.get(target.partition).copied().flatten() == Some(node)
-        };
+        let is_led = |target: Target| leader(topics, target) == Some(node);
         let batches = self.outgoing.take(is_led, REQUEST_BYTES_MAX, identity, self.compression);
         let mut data: Vec<TopicProduceData> = Vec::new();
         let mut last = None;
