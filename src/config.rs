@@ -46,7 +46,7 @@ pub use secret::{MASK, Properties, is_secret, shown};
 pub use tenants::Tenants;
 pub use units::{parse_duration, parse_size};
 pub use written::{
-    Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, ProducerClient, Provider,
+    ClientChoice, Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, Order, Provider,
     ResultKey, ResultsForm,
 };
 

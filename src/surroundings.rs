@@ -9,7 +9,7 @@ use operators::model::onnx::{ModelOptions, OnnxBackend, OnnxConfig, Provider as 
 use operators::model::{Backend, PacedBackend, linear_pace, store};
 
 use crate::cli::{Candidate, CliError, Surroundings};
-use crate::config::{Config, GroupProtocol, ProducerClient, Properties, Provider};
+use crate::config::{ClientChoice, Config, GroupProtocol, Properties, Provider};
 
 /// What the binary reaches outside of itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,11 +61,8 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
             GroupProtocol::Classic => kafka::GroupProtocol::Classic,
             GroupProtocol::Consumer => kafka::GroupProtocol::Consumer,
         },
-        producer_client: match config.kafka.producer_client {
-            ProducerClient::Auto => kafka::ProducerClient::Auto,
-            ProducerClient::Direct => kafka::ProducerClient::Direct,
-            ProducerClient::Librdkafka => kafka::ProducerClient::Librdkafka,
-        },
+        producer_client: client_choice(config.kafka.producer_client),
+        consumer_client: client_choice(config.kafka.consumer_client),
         session_timeout: config.kafka.session_timeout,
         transaction_timeout: config.kafka.transaction_timeout,
         consumer,
@@ -96,6 +93,14 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         buckets: config.onnx.buckets.clone(),
         bytes_max: store::BYTES_MAX,
         models: models.collect(),
+    }
+}
+
+fn client_choice(choice: ClientChoice) -> kafka::ClientChoice {
+    match choice {
+        ClientChoice::Auto => kafka::ClientChoice::Auto,
+        ClientChoice::Direct => kafka::ClientChoice::Direct,
+        ClientChoice::Librdkafka => kafka::ClientChoice::Librdkafka,
     }
 }
 

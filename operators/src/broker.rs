@@ -39,7 +39,7 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the client could not be made.
+    /// If the client could not be made, or the broker could not be reached within the start-up bound.
     fn member(&self, group: &str, topic: &str) -> Result<Box<dyn Member>, BrokerError>;
 
     /// Topics: what exists, what to make.

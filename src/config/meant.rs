@@ -19,8 +19,8 @@ use super::secret::{Properties, Property};
 use super::tenants::{Tenants, tenants};
 use super::units::Count;
 use super::written::{
-    BatchFile, ConfigFile, Delivery, GroupProtocol, LogFormat, OffsetsMissing, OffsetsOutOfRange, OnnxFile,
-    Order, ProducerClient, Provider, ResultKey, ResultsForm, TopicFile,
+    BatchFile, ClientChoice, ConfigFile, Delivery, GroupProtocol, LogFormat, OffsetsMissing,
+    OffsetsOutOfRange, OnnxFile, Order, Provider, ResultKey, ResultsForm, TopicFile,
 };
 
 /// What `auto` is for the size and the wait of batches, without an objective and with one.
@@ -104,7 +104,9 @@ pub struct Kafka {
     /// How members of the group are coordinated.
     pub group_protocol: GroupProtocol,
     /// Who produces results and dead letters.
-    pub producer_client: ProducerClient,
+    pub producer_client: ClientChoice,
+    /// Who reads requests.
+    pub consumer_client: ClientChoice,
     /// Whether the group keeps partitions for a process that is away for a while.
     pub static_membership: bool,
     /// Properties passed through to the consumer.
@@ -350,6 +352,7 @@ pub(super) fn meant(written: ConfigFile, machine: &Machine) -> Result<Config, Ve
         transaction_timeout: written.kafka.transaction_timeout.0,
         group_protocol: written.kafka.group_protocol,
         producer_client: written.kafka.producer_client,
+        consumer_client: written.kafka.consumer_client,
         static_membership: written.kafka.static_membership,
         consumer: resolve("consumer", written.kafka.consumer),
         producer: resolve("producer", written.kafka.producer),

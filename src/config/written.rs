@@ -52,7 +52,8 @@ pub(super) struct KafkaFile {
     pub(super) session_timeout: Interval,
     pub(super) transaction_timeout: Interval,
     pub(super) group_protocol: GroupProtocol,
-    pub(super) producer_client: ProducerClient,
+    pub(super) producer_client: ClientChoice,
+    pub(super) consumer_client: ClientChoice,
     pub(super) static_membership: bool,
     #[serde(default)]
     pub(super) consumer: BTreeMap<String, Property>,
@@ -267,10 +268,10 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Who produces results and dead letters.
+/// Who speaks to the broker where records are many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ProducerClient {
+pub enum ClientChoice {
     /// Our own code where it can be, else the library.
     Auto,
     /// Our own code.

@@ -5,24 +5,23 @@
 
 use std::hint::black_box;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use operators::broker::{Broker as _, Class};
+use operators::broker::{Broker as _, Class, GroupEvent, PollLimit, Polled, Waker};
 use operators::catalog::NotFinite;
 use operators::clock::{Clock as _, Moment, SystemClock};
 use operators::codec::facts::{BatchFacts, RowFacts};
 use operators::codec::json::{self, ResultTemplate};
-use operators::lease::{Offset, Partition};
+use operators::lease::{Lease, NextOffset, Offset, Partition, Term};
 use operators::model::onnx::OnnxBackend;
 use operators::model::{Backend as _, Signature, store};
-use operators::records::{RecordView, Records};
+use operators::records::{RecordView, Records, Size};
 use operators::tensor::Column;
-use rdkafka::message::Message as _;
 use serde::Serialize;
 
 use super::Failure;
 use super::cpu::Stopwatch;
-use super::raw::Raw;
 use super::world::World;
 use crate::surroundings::onnx_config;
 
@@ -137,22 +136,55 @@ fn alone(records: u64, mut stage: impl FnMut()) -> u64 {
     watch.nanos() / (records * times).max(1)
 }
 
-/// The whole topic, once: each record is looked at and dropped.
+/// The whole topic, once, read as a member of a group reads it: each record is looked at and dropped.
 fn consume(world: &World, requests: u64) -> Result<u64, Failure> {
     const SILENCE: Duration = Duration::from_secs(10);
-    let topic = &world.config.topics.requests;
-    let raw = Raw::new(&world.config, &format!("{}-floor", world.name))?;
-    let watch = Stopwatch::start();
-    raw.assign(&topic.name, topic.partitions)?;
-    let mut seen = 0;
-    while seen < requests {
-        let Some(message) = raw.poll(SILENCE)? else {
-            return Err(Failure::Late { what: "reading the next request", limit: SILENCE });
-        };
-        black_box(message.payload());
-        seen += 1;
+    const LIMIT: PollLimit = PollLimit { records: 512, bytes: 1 << 20 };
+    let late = |what| Failure::Late { what, limit: SILENCE };
+    let mut member =
+        world.broker.member(&format!("{}-floor", world.name), &world.config.topics.requests.name)?;
+    let clock = SystemClock::new();
+    let partitions = loop {
+        match member.poll(Duration::from_millis(100)) {
+            Some(GroupEvent::Assigned(partitions)) if !partitions.is_empty() => break partitions,
+            Some(GroupEvent::Failed(error)) => return Err(error.into()),
+            _ if clock.now().since(Moment::START) > SILENCE => return Err(late("joining a group")),
+            _ => {}
+        }
+    };
+    let reader = std::thread::current();
+    let waker: Waker = Arc::new(move || reader.unpark());
+    let mut queues = Vec::with_capacity(partitions.len());
+    for partition in &partitions {
+        let lease = Lease { partition: *partition, term: Term(1) };
+        queues.push((lease, member.queue(*partition, Arc::clone(&waker))?));
     }
-    Ok(watch.nanos() / requests.max(1))
+    let starts: Vec<_> = partitions.into_iter().map(|partition| (partition, NextOffset(0))).collect();
+    let watch = Stopwatch::start();
+    member.assign(&starts)?;
+    let (mut seen, mut last, mut usual) = (0, clock.now(), Size::default());
+    while seen < requests {
+        let mut polled = Polled::with_room(clock.now(), usual);
+        for (lease, queue) in &mut queues {
+            queue.poll(*lease, &mut polled, LIMIT)?;
+        }
+        for record in polled.records.iter() {
+            black_box(record.value());
+        }
+        seen += polled.records.len() as u64;
+        if polled.records.is_empty() {
+            if clock.now().since(last) > SILENCE {
+                return Err(late("reading the next request"));
+            }
+            drop(member.poll(Duration::ZERO));
+            std::thread::park_timeout(Duration::from_millis(100));
+        } else {
+            (last, usual) = (clock.now(), polled.records.size());
+        }
+    }
+    let nanos = watch.nanos() / requests.max(1);
+    member.leave()?;
+    Ok(nanos)
 }
 
 /// The requests, as decode leaves them.

@@ -19,30 +19,14 @@ pub(crate) use transactions::*;
 macro_rules! conformance_tests {
     ($subject:path) => {
         $crate::conformance::producer_tests!($subject);
+        $crate::conformance::member_tests!($subject);
         $crate::conformance::conformance_tests! { $subject:
             a_producer_of_another_id_is_left_alone,
-            committed_offsets_wait_for_an_open_transaction,
-            a_member_commits_offsets_and_metadata_by_itself,
-            metadata_over_the_limit_is_refused_to_a_member_too,
-            a_member_commits_what_it_is_about_to_give_back,
-            a_member_whose_place_was_taken_commits_nothing,
-            a_member_that_has_left_commits_nothing_by_itself,
-            every_byte_of_a_record_comes_back,
             a_key_lands_where_java_puts_it,
             a_writer_is_told_where_its_records_went,
             the_broker_stamps_records_where_the_topic_says_so,
-            position_and_end_agree_behind_control_records,
-            position_and_end_agree_behind_aborted_records,
-            a_poll_keeps_to_its_limit,
-            a_queue_wakes_its_reader,
             a_read_ends_at_the_end_it_found,
-            a_second_member_takes_over_without_stopping_the_first,
-            a_new_owner_sees_what_the_old_one_committed,
-            a_member_that_leaves_gives_its_partitions_back,
-            a_start_outside_the_log_is_told,
-            a_log_that_lost_its_beginning_is_told_and_not_skipped,
             a_topic_made_anew_has_another_id,
-            partitions_added_to_a_topic_are_assigned_and_what_is_read_goes_on,
             a_topic_is_created_once,
             an_unknown_topic_is_described_as_none,
         }
@@ -84,4 +68,29 @@ macro_rules! producer_tests {
     };
 }
 
-pub(crate) use {conformance_tests, producer_tests};
+/// Makes the checks tests that depend on who reads for a member.
+macro_rules! member_tests {
+    ($subject:path) => {
+        $crate::conformance::conformance_tests! { $subject:
+            committed_offsets_wait_for_an_open_transaction,
+            a_member_commits_offsets_and_metadata_by_itself,
+            metadata_over_the_limit_is_refused_to_a_member_too,
+            a_member_commits_what_it_is_about_to_give_back,
+            a_member_whose_place_was_taken_commits_nothing,
+            a_member_that_has_left_commits_nothing_by_itself,
+            every_byte_of_a_record_comes_back,
+            position_and_end_agree_behind_control_records,
+            position_and_end_agree_behind_aborted_records,
+            a_poll_keeps_to_its_limit,
+            a_queue_wakes_its_reader,
+            a_second_member_takes_over_without_stopping_the_first,
+            a_new_owner_sees_what_the_old_one_committed,
+            a_member_that_leaves_gives_its_partitions_back,
+            a_start_outside_the_log_is_told,
+            a_log_that_lost_its_beginning_is_told_and_not_skipped,
+            partitions_added_to_a_topic_are_assigned_and_what_is_read_goes_on,
+        }
+    };
+}
+
+pub(crate) use {conformance_tests, member_tests, producer_tests};

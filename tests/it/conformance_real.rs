@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use operators::broker::kafka::{KafkaBroker, KafkaConfig, ProducerClient};
+use operators::broker::kafka::{ClientChoice, KafkaBroker, KafkaConfig};
 use operators::clock::{Clock, SystemClock};
 
 use crate::broker::operator::Cluster;
 use crate::conformance::{Subject, conformance_tests};
 
-/// With the direct producer, asked for by name: `auto` would take the library where something is wrong with it.
+/// With direct clients, asked for by name: `auto` would take the library where something is wrong with them.
 fn subject(check: &str) -> Subject {
-    with_producer(check, ProducerClient::Direct)
+    with_clients(check, ClientChoice::Direct)
 }
 
-fn with_producer(check: &str, producer_client: ProducerClient) -> Subject {
+fn with_clients(check: &str, client: ClientChoice) -> Subject {
     let bootstrap = std::env::var("TIDEMILL_BOOTSTRAP")
         .expect("TIDEMILL_BOOTSTRAP names no broker; run `make test`, which starts one");
     let operator = Box::new(Cluster::new(&bootstrap));
-    let mut config = KafkaConfig { producer_client, ..KafkaConfig::new(bootstrap) };
+    let mut config =
+        KafkaConfig { producer_client: client, consumer_client: client, ..KafkaConfig::new(bootstrap) };
     // A group hears of a change with a heartbeat: at the default of three seconds a hand-over would take ten.
     config.consumer.insert("heartbeat.interval.ms".to_owned(), "300".to_owned());
     config.consumer.insert("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned());
@@ -36,15 +37,16 @@ fn with_producer(check: &str, producer_client: ProducerClient) -> Subject {
 
 conformance_tests!(subject);
 
-/// What depends on the producer, with the library's.
+/// What depends on who produces and who reads, with the library's clients.
 mod librdkafka {
-    use operators::broker::kafka::ProducerClient;
+    use operators::broker::kafka::ClientChoice;
 
-    use crate::conformance::{Subject, producer_tests};
+    use crate::conformance::{Subject, member_tests, producer_tests};
 
     fn subject(check: &str) -> Subject {
-        super::with_producer(&format!("{check}-librdkafka"), ProducerClient::Librdkafka)
+        super::with_clients(&format!("{check}-librdkafka"), ClientChoice::Librdkafka)
     }
 
     producer_tests!(subject);
+    member_tests!(subject);
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics")]
 
+mod codecs;
 mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use operators::broker::kafka::{KafkaBroker, KafkaConfig, ProducerClient};
+use operators::broker::kafka::{ClientChoice, KafkaBroker, KafkaConfig};
 use operators::broker::{
     Broker, Class, GroupEvent, Isolation, OffsetCommit, Ownership, PollEnd, PollLimit, Polled, Producer,
     TopicSpec,
@@ -423,7 +424,7 @@ fn an_oversized_record_is_refused_and_the_transaction_stays_good() {
 }
 
 /// A producer in a transaction for a topic of this configuration, and the topic's name.
-fn begun(client: ProducerClient, key: &str, value: &str) -> (KafkaBroker, Box<dyn Producer>, String) {
+fn begun(client: ClientChoice, key: &str, value: &str) -> (KafkaBroker, Box<dyn Producer>, String) {
     let mut config = KafkaConfig { producer_client: client, ..config() };
     config.producer.insert("compression.type".to_owned(), "none".to_owned());
     let broker = KafkaBroker::new(config).unwrap();
@@ -446,7 +447,7 @@ fn assert_costs_one_transaction(broker: &KafkaBroker, mut producer: Box<dyn Prod
 
 #[test]
 fn a_record_that_the_broker_refuses_costs_one_transaction_and_not_the_next() {
-    for client in [ProducerClient::Direct, ProducerClient::Librdkafka] {
+    for client in [ClientChoice::Direct, ClientChoice::Librdkafka] {
         let (broker, mut producer, topic) = begun(client, "cleanup.policy", "compact");
         let mut keyless = Records::default();
         keyless.push(None, Some(b"nobody could ever ask for it"));
@@ -466,11 +467,11 @@ fn a_batch_that_the_broker_refuses_costs_one_transaction_and_the_direct_producer
         }
         producer.drain(PATIENCE)
     };
-    let (broker, mut producer, topic) = begun(ProducerClient::Librdkafka, "max.message.bytes", "2000");
+    let (broker, mut producer, topic) = begun(ClientChoice::Librdkafka, "max.message.bytes", "2000");
     let error = send_two(&mut *producer, &topic).unwrap_err();
     assert_eq!((error.class, error.code.as_str()), (Class::Abortable, "MSG_SIZE_TOO_LARGE"), "{error}");
     assert_costs_one_transaction(&broker, producer, &topic);
-    let (_, mut producer, topic) = begun(ProducerClient::Direct, "max.message.bytes", "2000");
+    let (_, mut producer, topic) = begun(ClientChoice::Direct, "max.message.bytes", "2000");
     assert!(send_two(&mut *producer, &topic).unwrap());
 }
 
@@ -559,13 +560,15 @@ fn a_topic_is_as_it_was_asked_for() {
 fn a_broker_that_is_not_there_is_unreachable() {
     let mut config = KafkaConfig::new("127.0.0.1:1");
     config.start_up_max = Duration::from_secs(2);
-    let broker = KafkaBroker::new(config).unwrap();
+    let librdkafka = KafkaConfig { consumer_client: ClientChoice::Librdkafka, ..config.clone() };
+    let (broker, library) = (KafkaBroker::new(config).unwrap(), KafkaBroker::new(librdkafka).unwrap());
     let errors = [
         broker.producer("id").map(|_| ()).unwrap_err(),
         broker.admin().unwrap().identity().unwrap_err(),
         broker.admin().unwrap().describe("topic").unwrap_err(),
         broker.read("topic", Partition(0), Isolation::ReadCommitted, &mut |_| ()).unwrap_err(),
-        broker.member("group", "topic").unwrap().committed(&[Partition(0)]).unwrap_err(),
+        broker.member("group", "topic").map(|_| ()).unwrap_err(),
+        library.member("group", "topic").unwrap().committed(&[Partition(0)]).unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.class, Class::Unreachable, "{error}");

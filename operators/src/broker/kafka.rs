@@ -1,12 +1,13 @@
-//! Apache Kafka, through librdkafka: the only place that makes its clients.
+//! Apache Kafka: the only place that makes its clients.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `config` | what clients are told: our defaults, what is passed through, what is refused |
-//! | `member` `queue` | a member of a group, and the queues of its partitions |
+//! | `member` | a member of a group |
+//! | `lanes` `queue` | what comes of its partitions, and librdkafka's queues of them |
 //! | `look` | which topic bears the name that the group's offsets are of |
 //! | `producer` `limits` | the transactional producer, and the largest record that a topic takes |
-//! | `direct` | the same without librdkafka, and the choice between the two |
+//! | `direct` | producing and reading without librdkafka, and the choice between the two |
 //! | `token` | proof of membership in a group |
 //! | `plain` | the producer of outcomes outside of transactions |
 //! | `writer` | the producer of the tools around the engine |
@@ -21,6 +22,7 @@ mod config;
 mod diagnostics;
 mod direct;
 mod error;
+mod lanes;
 mod limits;
 mod log;
 mod look;
@@ -37,7 +39,7 @@ mod writer;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use config::{ClientKind, GroupProtocol, KafkaConfig, ProducerClient, refused_property};
+pub use config::{ClientChoice, ClientKind, GroupProtocol, KafkaConfig, refused_property};
 pub use token::KafkaToken;
 
 use self::config::Settings;

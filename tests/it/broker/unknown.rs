@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use operators::broker::kafka::{KafkaBroker, KafkaConfig, ProducerClient};
+use operators::broker::kafka::{ClientChoice, KafkaBroker, KafkaConfig};
 use operators::broker::{Broker, Class, Isolation, Producer};
 use operators::lease::Partition;
 use operators::records::Records;
@@ -70,7 +70,7 @@ fn proxy() -> &'static Proxy {
 }
 
 /// A producer of its own, whose connections go through the proxy under this name.
-fn producer_of(name: &str, client: ProducerClient) -> Box<dyn Producer> {
+fn producer_of(name: &str, client: ClientChoice) -> Box<dyn Producer> {
     let mut config = KafkaConfig { producer_client: client, ..KafkaConfig::new(proxy().bootstrap()) };
     config.producer.insert("client.id".to_owned(), name.to_owned());
     KafkaBroker::new(config).unwrap().producer(name).unwrap()
@@ -259,7 +259,7 @@ fn a_record_after_one_that_an_abort_has_thrown_away_is_not_taken_for_it(producer
 #[test]
 fn a_commit_that_arrives_late_decides_nothing() {
     let rig = rig("late", "direct");
-    let mut producer = with_late_commit(&rig, "late-direct", ProducerClient::Direct);
+    let mut producer = with_late_commit(&rig, "late-direct", ClientChoice::Direct);
     // 47 and 90: an epoch that is over, a producer that was shut out.
     let answers = proxy().deliver("late-direct");
     assert!(answers == [47] || answers == [90], "{answers:?}");
@@ -277,7 +277,7 @@ fn a_commit_that_arrives_late_decides_nothing() {
 #[test]
 fn with_the_library_a_commit_that_arrives_late_commits_the_next_transaction() {
     let rig = rig("late", "librdkafka");
-    let producer = with_late_commit(&rig, "late-librdkafka", ProducerClient::Librdkafka);
+    let producer = with_late_commit(&rig, "late-librdkafka", ClientChoice::Librdkafka);
     assert_eq!(proxy().deliver("late-librdkafka"), [0]);
     until("what nobody has committed", || {
         (seen(&rig, Isolation::ReadCommitted) == ["first", "second"]).then_some(())
@@ -286,7 +286,7 @@ fn with_the_library_a_commit_that_arrives_late_commits_the_next_transaction() {
 }
 
 /// A producer whose first transaction is committed by the second request for that, because the first is late, and whose second is open.
-fn with_late_commit(rig: &Rig, name: &str, client: ProducerClient) -> Box<dyn Producer> {
+fn with_late_commit(rig: &Rig, name: &str, client: ClientChoice) -> Box<dyn Producer> {
     let mut producer = producer_of(name, client);
     send_one(&mut *producer, rig, "first");
     until("the first to be there", || producer.drain(Duration::from_millis(100)).unwrap().then_some(()));
@@ -299,8 +299,8 @@ fn with_late_commit(rig: &Rig, name: &str, client: ProducerClient) -> Box<dyn Pr
     producer
 }
 
-fn client(producer: &str) -> ProducerClient {
-    if producer == "direct" { ProducerClient::Direct } else { ProducerClient::Librdkafka }
+fn client(producer: &str) -> ClientChoice {
+    if producer == "direct" { ClientChoice::Direct } else { ClientChoice::Librdkafka }
 }
 
 /// Begins a transaction with one result.

@@ -18,7 +18,9 @@ pub struct KafkaConfig {
     /// How members of a group are coordinated.
     pub group_protocol: GroupProtocol,
     /// Who speaks to the broker for producers of outcomes, transactional and plain.
-    pub producer_client: ProducerClient,
+    pub producer_client: ClientChoice,
+    /// Who speaks to the broker for the partitions of a member of a group. Its membership is librdkafka's.
+    pub consumer_client: ClientChoice,
     /// After how long without a sign of life a member is out of its group. With [`GroupProtocol::Consumer`] the broker decides.
     pub session_timeout: Duration,
     /// After how long the broker aborts a transaction that nobody commits.
@@ -38,7 +40,8 @@ impl KafkaConfig {
             bootstrap_servers: bootstrap_servers.into(),
             start_up_max: Duration::from_secs(30),
             group_protocol: GroupProtocol::default(),
-            producer_client: ProducerClient::default(),
+            producer_client: ClientChoice::default(),
+            consumer_client: ClientChoice::default(),
             session_timeout: Duration::from_secs(45),
             transaction_timeout: Duration::from_secs(30),
             consumer: BTreeMap::new(),
@@ -58,10 +61,10 @@ pub enum GroupProtocol {
     Consumer,
 }
 
-/// Who speaks to the broker for a producer of outcomes.
+/// Who speaks to the broker where records are many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ProducerClient {
-    /// The direct producer where it can be; else librdkafka.
+pub enum ClientChoice {
+    /// Our own code where it can be; else librdkafka.
     #[default]
     Auto,
     /// Our own code: for clusters with transactions of version 2, and without TLS and SASL.

@@ -4,7 +4,7 @@
 //! called in the callback. So the callback only takes a note, which [`KafkaMember::poll`] returns, and the engine answers when it has
 //! finished what it still owns. While an answer is outstanding librdkafka pauses *every* partition of the member, also those that stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -16,10 +16,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 
 use super::config::{KafkaConfig, Settings};
+use super::direct;
+use super::lanes::Lanes;
 use super::look::{Looker, cut_off};
 use super::offsets::{self, committed, offset_list};
 use super::producer::CALL_MAX;
-use super::queue::{KafkaQueue, Lane};
 use super::token::KafkaToken;
 use super::told::{GroupContext, locked};
 use super::{error, native};
@@ -46,14 +47,11 @@ const UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
 /// How long a member waits for its group to let it go.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a partition that was just given back may take to come to rest before it can be taken again.
-const REST_MAX: Duration = Duration::from_secs(5);
-
 /// A member on librdkafka.
 pub(super) struct KafkaMember {
     shared: Arc<Shared>,
     queue: native::ClientQueue<BaseConsumer<GroupContext>>,
-    lanes: BTreeMap<Partition, Arc<Lane>>,
+    lanes: Lanes,
     clock: SystemClock,
     /// Of a client that sees committed offsets although a transaction may change them.
     doubter: ClientConfig,
@@ -67,7 +65,6 @@ struct Shared {
     consumer: Arc<BaseConsumer<GroupContext>>,
     looker: Looker,
     topic: String,
-    topic_c: Arc<CString>,
     /// The partitions that the member has taken and not given back.
     assigned: Mutex<BTreeSet<Partition>>,
 }
@@ -123,10 +120,12 @@ impl KafkaMember {
         let doubter = Settings::observer(config, group, Isolation::ReadUncommitted)?;
         let topic_c = Arc::new(topic_c);
         let looker = Looker::new(config, &topic_c)?;
-        let config = Settings::member(config, group)?;
-        let consumer = BaseConsumer::from_config_and_context(&config, GroupContext::default())
+        let settings = Settings::member(config, group)?;
+        let consumer = BaseConsumer::from_config_and_context(&settings, GroupContext::default())
             .map_err(|error| error::of(OPERATION, &error))?;
         let consumer = Arc::new(consumer);
+        let reader = direct::reader(config, topic, consumer.context())?;
+        let lanes = Lanes::new(Arc::clone(&consumer), topic, topic_c, reader);
         let waker = {
             let context = Arc::clone(consumer.context());
             Arc::new(move || context.work.raise())
@@ -134,11 +133,11 @@ impl KafkaMember {
         let queue = native::consumer_queue(&consumer, waker)
             .ok_or_else(|| error::refused(OPERATION, "_FAIL", "the client has no queue"))?;
         let assigned = Mutex::default();
-        let shared = Shared { consumer, looker, topic: topic.to_owned(), topic_c, assigned };
+        let shared = Shared { consumer, looker, topic: topic.to_owned(), assigned };
         let member = Self {
             shared: Arc::new(shared),
             queue,
-            lanes: BTreeMap::new(),
+            lanes,
             clock: SystemClock::new(),
             doubter,
             unreachable: None,
@@ -174,27 +173,7 @@ impl KafkaMember {
     /// A rebalance was answered: what stays goes on at once.
     fn answered(&self) {
         self.consumer().context().unanswered.store(false, Ordering::Release);
-        let mut list = self.list(locked(&self.shared.assigned).iter().copied());
-        if list.count() > 0 && list.set_all_offsets(ListOffset::End).is_ok() {
-            native::nudge(self.consumer(), &list);
-        }
-    }
-
-    /// The lane of a partition, split off now if it is its first time.
-    fn lane(&mut self, partition: Partition, waker: Option<Waker>) -> Result<&Arc<Lane>, BrokerError> {
-        if let Some(lane) = self.lanes.get(&partition) {
-            if let Some(waker) = waker {
-                lane.queue().set_waker(waker);
-            }
-        } else {
-            let shared = &self.shared;
-            let waker = waker.unwrap_or_else(|| Arc::new(|| ()));
-            let queue = native::PartitionQueue::split(&shared.consumer, &shared.topic_c, partition.0, waker)
-                .ok_or_else(|| error::by_code("split off a partition's queue", Code::UnknownPartition, ""))?;
-            let lane = Lane::new(queue, Arc::clone(&shared.topic_c), partition);
-            self.lanes.insert(partition, Arc::new(lane));
-        }
-        Ok(&self.lanes[&partition])
+        self.lanes.go_on(locked(&self.shared.assigned).iter().copied());
     }
 
     /// The next note, with those answered that nobody needs to know of, and those acted upon that can't wait.
@@ -209,7 +188,7 @@ impl KafkaMember {
                     self.consumer().incremental_unassign(&self.list([]))
                 }
                 GroupEvent::Lost(partitions) => {
-                    self.close(partitions);
+                    self.lanes.close(partitions);
                     return Some(event);
                 }
                 _ => return Some(event),
@@ -269,12 +248,6 @@ impl KafkaMember {
         }
         is_news
     }
-
-    fn close(&self, partitions: &[Partition]) {
-        for lane in partitions.iter().filter_map(|partition| self.lanes.get(partition)) {
-            lane.close();
-        }
-    }
 }
 
 impl Member for KafkaMember {
@@ -316,37 +289,28 @@ impl Member for KafkaMember {
             return Err(error::with_class(Class::Abortable, OPERATION, Code::AssignmentLost, message));
         }
         let mut list = TopicPartitionList::with_capacity(starts.len());
-        // All of them before the first is opened, and within one bound: the group waits for this thread.
-        let clock = SystemClock::new();
-        for (partition, _) in starts {
-            await_rest(self.lane(*partition, None)?, &clock)?;
-        }
+        self.lanes.open(starts)?;
         for (partition, start) in starts {
-            self.lane(*partition, None)?.open(*start);
             list.add_partition_offset(&self.shared.topic, partition.0, ListOffset::Offset(start.0))
                 .map_err(|error| error::of(OPERATION, &error))?;
         }
         let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
         if let Err(error) = self.consumer().incremental_assign(&list) {
-            self.close(&partitions);
+            self.lanes.close(&partitions);
             return Err(error::of(OPERATION, &error));
         }
         locked(&self.shared.assigned).extend(&partitions);
         self.answered();
-        // Nobody else tells a worker that was told of an empty queue, should something old still lie in it.
-        for partition in partitions {
-            self.lanes[&partition].queue().wake();
-        }
+        self.lanes.wake(&partitions);
         Ok(())
     }
 
     fn queue(&mut self, partition: Partition, wake: Waker) -> Result<Box<dyn Queue>, BrokerError> {
-        let lane = Arc::clone(self.lane(partition, Some(wake))?);
-        Ok(Box::new(KafkaQueue(lane)))
+        self.lanes.queue(partition, wake)
     }
 
     fn unassign(&mut self, partitions: &[Partition]) -> Result<(), BrokerError> {
-        self.close(partitions);
+        self.lanes.close(partitions);
         {
             // Some may have been assigned by the group and never taken.
             let mut assigned = locked(&self.shared.assigned);
@@ -371,9 +335,7 @@ impl Member for KafkaMember {
         self.left = true;
         self.consumer().context().leaving.store(true, Ordering::Release);
         locked(&self.shared.assigned).clear();
-        for lane in self.lanes.values() {
-            lane.close();
-        }
+        self.lanes.close_all();
         // The answer to a rebalance that was told of comes before the closing: see the callback.
         if self.consumer().context().unanswered.load(Ordering::Acquire)
             && let Err(error) = self.consumer().unassign()
@@ -405,19 +367,6 @@ impl Drop for KafkaMember {
             std::mem::forget(Arc::clone(&self.shared.consumer));
         }
     }
-}
-
-/// Waits until librdkafka has stopped reading a partition that was given back before. Then no position is left of that time,
-/// which could be taken for one of the new.
-fn await_rest(lane: &Lane, clock: &SystemClock) -> Result<(), BrokerError> {
-    while lane.has_position() {
-        if clock.now().since(Moment::START) > REST_MAX {
-            let message = "librdkafka had not stopped reading it since it was given back";
-            return Err(error::with_class(Class::Retriable, "take a partition", Code::InProgress, message));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 impl Ownership for Shared {

@@ -15,7 +15,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::told::GroupContext;
 use super::{error, native};
-use crate::broker::{BrokerError, Class, GroupEvent, PollEnd, PollLimit, Polled, Queue};
+use crate::broker::{BrokerError, Class, PollEnd, PollLimit, Polled, Queue};
 use crate::lease::{Lease, NextOffset, Partition};
 
 /// The queue of one partition, and what is read from it.
@@ -75,7 +75,7 @@ impl Lane {
         match code {
             Code::AutoOffsetReset | Code::OffsetOutOfRange => {
                 tracing::warn!(partition = self.partition.0, message, "a partition could not be read on");
-                self.context().push(GroupEvent::OutOfRange(self.partition));
+                self.context().out_of_range(self.partition);
                 Ok(())
             }
             code => match error::by_code("read a partition", code, message) {

@@ -48,6 +48,16 @@ impl GroupContext {
         locked(&self.ends).get(&partition.0).map(|end| NextOffset(*end))
     }
 
+    /// Notes where a partition ends for a reader of what is committed.
+    pub(super) fn set_end(&self, partition: Partition, end: NextOffset) {
+        locked(&self.ends).insert(partition.0, end.0);
+    }
+
+    /// Tells that a partition has no such offset as it was to be read from.
+    pub(super) fn out_of_range(&self, partition: Partition) {
+        self.push(GroupEvent::OutOfRange(partition));
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
     }

@@ -10,30 +10,30 @@ use super::identity::Identity;
 use crate::records::RecordView;
 
 /// Bytes before a batch's first record.
-const HEADER: usize = 61;
+pub(super) const HEADER: usize = 61;
 
-/// Where in the header its fields begin, as far as they are filled in when the batch is closed.
-mod field {
-    pub(super) const LENGTH: usize = 8;
-    pub(super) const LEADER_EPOCH: usize = 12;
-    pub(super) const MAGIC: usize = 16;
-    pub(super) const CHECKSUM: usize = 17;
-    pub(super) const ATTRIBUTES: usize = 21;
-    pub(super) const LAST_OFFSET: usize = 23;
-    pub(super) const FIRST_TIME: usize = 27;
-    pub(super) const LAST_TIME: usize = 35;
-    pub(super) const PRODUCER: usize = 43;
-    pub(super) const EPOCH: usize = 51;
-    pub(super) const SEQUENCE: usize = 53;
-    pub(super) const RECORDS: usize = 57;
+/// Where in the header its fields begin.
+pub(super) mod field {
+    pub(in super::super) const LENGTH: usize = 8;
+    pub(in super::super) const LEADER_EPOCH: usize = 12;
+    pub(in super::super) const MAGIC: usize = 16;
+    pub(in super::super) const CHECKSUM: usize = 17;
+    pub(in super::super) const ATTRIBUTES: usize = 21;
+    pub(in super::super) const LAST_OFFSET: usize = 23;
+    pub(in super::super) const FIRST_TIME: usize = 27;
+    pub(in super::super) const LAST_TIME: usize = 35;
+    pub(in super::super) const PRODUCER: usize = 43;
+    pub(in super::super) const EPOCH: usize = 51;
+    pub(in super::super) const SEQUENCE: usize = 53;
+    pub(in super::super) const RECORDS: usize = 57;
 }
 
 /// The format's version.
-const MAGIC: u8 = 2;
+pub(super) const MAGIC: u8 = 2;
 /// The bits of the attributes.
 const UNCOMPRESSED: i16 = 0;
 const LZ4: i16 = 3;
-const TRANSACTIONAL: i16 = 1 << 4;
+pub(super) const TRANSACTIONAL: i16 = 1 << 4;
 /// Bytes of a number of variable length, at most.
 const VARINT_MAX: usize = 10;
 

@@ -1,4 +1,4 @@
-//! The cluster as a producer sees it: who its brokers are, who leads which partition, who coordinates what, and the lines to them.
+//! The cluster: who its brokers are, who leads which partition, who coordinates what, and the lines to them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
     metadata_request::MetadataRequestTopic, metadata_response::MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::connection::Connection;
 use super::failure;
@@ -60,12 +61,27 @@ pub(super) struct Cluster {
     nodes: BTreeMap<Node, String>,
     connections: BTreeMap<(Node, Use), Connection>,
     coordinators: BTreeMap<Coordinated, Node>,
+    /// Who did not answer last: others are asked before, or the time could always be over with it.
+    silent: Option<Node>,
     /// Until when everything has to be over that is waited for.
     until: Moment,
 }
 
-/// What a topic has: the leader of each partition, `None` where there is none now.
-pub(super) type Leaders = Vec<Option<Node>>;
+/// What a topic has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layout {
+    /// Its id: another one was made under the same name if it is another.
+    pub(super) id: Uuid,
+    /// The leader of each partition; `None` where there is none now.
+    pub(super) leaders: Vec<Option<Leader>>,
+}
+
+/// Who leads a partition, and since which election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub(super) node: Node,
+    pub(super) epoch: i32,
+}
 
 impl Cluster {
     /// The cluster behind these addresses, `host:port` separated by commas. Nothing is connected yet.
@@ -78,6 +94,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             connections: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            silent: None,
             until: Moment::NEVER,
         }
     }
@@ -103,7 +120,7 @@ impl Cluster {
     /// # Errors
     ///
     /// [`Class::Retriable`] if nobody answered, [`Class::Refused`] if the cluster is too old, or may not be asked.
-    pub(super) fn look(&mut self, topics: &[&str]) -> Result<BTreeMap<String, Leaders>, BrokerError> {
+    pub(super) fn look(&mut self, topics: &[&str]) -> Result<BTreeMap<String, Layout>, BrokerError> {
         const OPERATION: &str = "look at the cluster";
         let asked = |topic: &&str| MetadataRequestTopic::default().with_name(Some(named(topic)));
         let request = MetadataRequest::default()
@@ -115,7 +132,12 @@ impl Cluster {
             .iter()
             .map(|broker| (Node(broker.node_id.0), format!("{}:{}", broker.host.as_str(), broker.port)))
             .collect();
-        leaders(OPERATION, &answer)
+        layouts(OPERATION, &answer)
+    }
+
+    /// `host:port` of each broker, as of the last look.
+    pub(super) fn nodes(&self) -> &BTreeMap<Node, String> {
+        &self.nodes
     }
 
     /// The connection to a broker.
@@ -229,11 +251,13 @@ impl Cluster {
         request: &A,
     ) -> Result<A::Answer, BrokerError> {
         let mut last = failure::unanswered(operation, "no broker is known");
-        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+        let mut nodes: Vec<Node> = self.nodes.keys().copied().collect();
+        nodes.sort_by_key(|node| Some(*node) == self.silent);
+        for node in nodes {
             match self.ask(node, operation, request, ANSWER_MAX) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.class == Class::Refused => return Err(error),
-                Err(error) => last = error,
+                Err(error) => (last, self.silent) = (error, Some(node)),
             }
         }
         for address in &self.bootstrap {
@@ -268,7 +292,11 @@ fn with_port(address: &str) -> String {
 }
 
 /// A new connection, whose broker has been asked what it speaks. It may take `wait` to connect, and as long to answer.
-fn greeted(
+///
+/// # Errors
+///
+/// [`Class::Retriable`] if it can't be reached, [`Class::Refused`] if it is too old.
+pub(super) fn greeted(
     operation: &'static str,
     address: &str,
     client: &StrBytes,
@@ -314,10 +342,10 @@ fn greeted(
     Ok(connection)
 }
 
-fn leaders(
+fn layouts(
     operation: &'static str,
     answer: &MetadataResponse,
-) -> Result<BTreeMap<String, Leaders>, BrokerError> {
+) -> Result<BTreeMap<String, Layout>, BrokerError> {
     let mut topics = BTreeMap::new();
     for topic in &answer.topics {
         let name = topic.name.as_ref().map_or("", |name| name.0.as_str());
@@ -330,14 +358,15 @@ fn leaders(
                 return Err(failure::of(class, operation, code, format!("topic {name}: {code}")));
             }
         }
-        let mut leaders: Leaders = vec![None; topic.partitions.len()];
+        let mut leaders = vec![None; topic.partitions.len()];
         for partition in &topic.partitions {
             let place = usize::try_from(partition.partition_index).ok().and_then(|at| leaders.get_mut(at));
             if let Some(place) = place {
-                *place = (partition.leader_id.0 >= 0).then_some(Node(partition.leader_id.0));
+                let leader = Leader { node: Node(partition.leader_id.0), epoch: partition.leader_epoch };
+                *place = (leader.node.0 >= 0).then_some(leader);
             }
         }
-        topics.insert(name.to_owned(), leaders);
+        topics.insert(name.to_owned(), Layout { id: topic.topic_id, leaders });
     }
     Ok(topics)
 }

@@ -14,8 +14,10 @@ use crate::clock::{Clock, Moment, SystemClock};
 
 /// How long a broker may take nothing of what is written.
 const WRITE_MAX: Duration = Duration::from_secs(5);
-/// No answer to a question of ours is longer.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// No answer to a question of ours is longer: librdkafka's bound, which leaves room for the largest batch.
+const ANSWER_BYTES_MAX: usize = 100_000_000;
+/// Of what is to come so much room is made at once.
+const ROOM_MAX: usize = 4 << 20;
 /// A broker closes a connection on which nothing happened for ten minutes; ours are closed before, while nothing is under way.
 const IDLE_MAX: Duration = Duration::from_mins(4);
 
@@ -25,8 +27,12 @@ pub(super) struct Connection {
     stream: TcpStream,
     client: StrBytes,
     correlation: i32,
-    /// What has come of the answer, its length included.
-    arrived: BytesMut,
+    /// Room for the answer, its length included, cleared once.
+    arrived: Vec<u8>,
+    /// How much of it has come.
+    filled: usize,
+    /// The last answer's, which is used again once nobody holds a part of it.
+    lent: Bytes,
     asked: Option<Kind>,
     used: Moment,
 }
@@ -71,7 +77,9 @@ impl Connection {
             stream,
             client: client.clone(),
             correlation: 0,
-            arrived: BytesMut::new(),
+            arrived: Vec::new(),
+            filled: 0,
+            lent: Bytes::new(),
             asked: None,
             used: clock.now(),
         })
@@ -106,6 +114,12 @@ impl Connection {
             .encode(&mut frame, header_version)
             .and_then(|()| request.encode(&mut frame, version))
             .map_err(io::Error::other)?;
+        // Its pages are there already, and hold nothing that has to be cleared.
+        if let Ok(room) = std::mem::take(&mut self.lent).try_into_mut()
+            && room.capacity() <= ROOM_MAX
+        {
+            self.arrived = room.into();
+        }
         self.asked = Some(A::KIND);
         self.used = clock.now();
         self.stream.write_all(&frame)
@@ -128,7 +142,9 @@ impl Connection {
                 return Ok(None);
             }
         }
-        let mut answer: Bytes = std::mem::take(&mut self.arrived).split_off(4).freeze();
+        self.lent = Bytes::from(std::mem::take(&mut self.arrived));
+        let mut answer = self.lent.slice(4..self.filled);
+        self.filled = 0;
         self.used = clock.now();
         let Some(Kind { version, .. }) = self.asked.take() else {
             return Err(foreign("an answer to nothing"));
@@ -160,29 +176,32 @@ impl Connection {
 
     /// How many bytes the answer lacks, as far as that is known.
     fn missing(&self) -> io::Result<usize> {
-        let Some(length) = self.arrived.first_chunk::<4>() else { return Ok(4 - self.arrived.len()) };
+        let Some(length) = self.arrived[..self.filled].first_chunk::<4>() else { return Ok(4 - self.filled) };
         let length = usize::try_from(i32::from_be_bytes(*length)).map_err(foreign)?;
         if length > ANSWER_BYTES_MAX {
             return Err(foreign(format!("an answer of {length} bytes")));
         }
-        Ok((length + 4).saturating_sub(self.arrived.len()))
+        Ok((length + 4).saturating_sub(self.filled))
     }
 
     /// Reads something of the answer; whether anything came within `wait`.
     fn read(&mut self, wait: Duration) -> io::Result<bool> {
         let missing = self.missing()?;
-        let start = self.arrived.len();
-        self.arrived.resize(start + missing, 0);
+        let end = self.filled + missing.min(ROOM_MAX);
+        if self.arrived.len() < end {
+            self.arrived.resize(end, 0);
+        }
+        let room = &mut self.arrived[self.filled..end];
         let read = if wait.is_zero() {
             self.stream.set_nonblocking(true)?;
-            let read = self.stream.read(&mut self.arrived[start..]);
+            let read = self.stream.read(room);
             self.stream.set_nonblocking(false)?;
             read
         } else {
             self.stream.set_read_timeout(Some(wait))?;
-            self.stream.read(&mut self.arrived[start..])
+            self.stream.read(room)
         };
-        self.arrived.truncate(start + *read.as_ref().unwrap_or(&0));
+        self.filled += *read.as_ref().unwrap_or(&0);
         match read {
             Ok(0) => {
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker has closed the connection"))

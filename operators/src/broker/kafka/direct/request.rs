@@ -4,9 +4,10 @@
 //! one version each there is one way through each exchange.
 
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, ApiVersionsResponse, EndTxnRequest, EndTxnResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    ApiKey, ApiVersionsRequest, ApiVersionsResponse, EndTxnRequest, EndTxnResponse, FetchRequest,
+    FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest,
+    InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
@@ -42,6 +43,8 @@ asks! {
     MetadataRequest => MetadataResponse, Metadata 12;
     FindCoordinatorRequest => FindCoordinatorResponse, FindCoordinator 4;
     InitProducerIdRequest => InitProducerIdResponse, InitProducerId 4;
+    // From 13 on a topic is asked for by its id: one that was made anew under the same name is another one.
+    FetchRequest => FetchResponse, Fetch 13;
     // From 12 on a transaction need not be told of the partition before.
     ProduceRequest => ProduceResponse, Produce 12;
     // From 5 on a transaction need not be told of the group before.

@@ -12,7 +12,7 @@ use kafka_protocol::messages::produce_response::ProduceResponse;
 use kafka_protocol::messages::{ProduceRequest, TransactionalId};
 
 use super::batch::Compression;
-use super::cluster::{Cluster, Leaders, Node, Use, named};
+use super::cluster::{Cluster, Leader, Node, Use, named};
 use super::failure;
 use super::identity::Identity;
 use super::outgoing::{Outgoing, Target, TopicIndex};
@@ -60,12 +60,12 @@ pub(super) struct Sender {
 
 struct Topic {
     name: String,
-    leaders: Leaders,
+    leaders: Vec<Option<Leader>>,
 }
 
 /// Who leads a partition, if anybody does now.
 fn leader(topics: &[Topic], of: Target) -> Option<Node> {
-    topics[of.topic.0].leaders.get(of.partition).copied().flatten()
+    topics[of.topic.0].leaders.get(of.partition).copied().flatten().map(|leader| leader.node)
 }
 
 struct UnderWay {
@@ -179,7 +179,7 @@ impl Sender {
             return Ok(target);
         }
         if !self.topics.iter().any(|known| known.name == topic) {
-            self.topics.push(Topic { name: topic.to_owned(), leaders: Leaders::new() });
+            self.topics.push(Topic { name: topic.to_owned(), leaders: Vec::new() });
         }
         let until = cluster.give(TOPIC_MAX);
         loop {
@@ -221,7 +221,7 @@ impl Sender {
         let names: Vec<&str> = self.topics.iter().map(|topic| topic.name.as_str()).collect();
         let mut seen = cluster.look(&names)?;
         for topic in &mut self.topics {
-            topic.leaders = seen.remove(&topic.name).unwrap_or_default();
+            topic.leaders = seen.remove(&topic.name).unwrap_or_default().leaders;
         }
         self.look = cluster.clock().now().after(LOOK_AGE);
         Ok(())

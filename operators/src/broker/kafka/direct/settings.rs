@@ -1,4 +1,4 @@
-//! What of a configuration for librdkafka the direct producer has, and what it has not.
+//! What of a configuration for librdkafka direct clients have, and what they have not.
 
 use std::time::Duration;
 
@@ -65,6 +65,83 @@ impl DirectSettings {
             "retry.backoff.ms" => {
                 self.back_off = Duration::from_millis(u64::try_from(positive(value)?).ok()?);
             }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The direct reader's settings, under the names of librdkafka's properties.
+#[derive(Clone, Debug)]
+pub(in crate::broker::kafka) struct ReaderSettings {
+    /// `client.id`.
+    pub(super) client: String,
+    /// `fetch.min.bytes`: an answer waits for so much.
+    pub(super) bytes_min: i32,
+    /// `fetch.wait.max.ms`: and no longer than this.
+    pub(super) wait: Duration,
+    /// `fetch.max.bytes`.
+    pub(super) bytes_max: i32,
+    /// `fetch.message.max.bytes`: what of an answer is one partition's.
+    pub(super) partition_bytes: i32,
+    /// `queued.max.messages.kbytes`: what may wait of one partition, as it came.
+    pub(super) queue_bytes: usize,
+    /// `fetch.queue.backoff.ms`: where most partitions have no room, those that have are asked for together, so often at most.
+    pub(super) gather: Duration,
+    /// `fetch.error.backoff.ms`.
+    pub(super) back_off: Duration,
+    /// `topic.metadata.refresh.interval.ms`.
+    pub(super) look_age: Duration,
+}
+
+impl ReaderSettings {
+    /// What is configured, over the same defaults that librdkafka is given.
+    ///
+    /// # Errors
+    ///
+    /// The name of a property that only librdkafka has, or whose value only it understands. The value may be a secret.
+    pub(in crate::broker::kafka) fn of(config: &KafkaConfig) -> Result<Self, String> {
+        let mut settings = Self {
+            client: "tidemill".to_owned(),
+            bytes_min: 64 << 10,
+            wait: Duration::from_millis(25),
+            bytes_max: 2 << 20,
+            partition_bytes: 128 << 10,
+            queue_bytes: 512 << 10,
+            gather: Duration::from_millis(10),
+            back_off: Duration::from_millis(50),
+            look_age: Duration::from_secs(30),
+        };
+        for (name, value) in &config.consumer {
+            settings.set(name, value).ok_or_else(|| name.clone())?;
+        }
+        Ok(settings)
+    }
+
+    /// Takes a property over; `None` if that can't be.
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        let bytes = || i32::try_from(positive(value)?).ok();
+        let time = || Some(Duration::from_millis(u64::try_from(positive(value)?).ok()?));
+        match name {
+            "client.id" => value.clone_into(&mut self.client),
+            "fetch.min.bytes" => self.bytes_min = bytes()?,
+            "fetch.wait.max.ms" => self.wait = Duration::from_millis(value.parse().ok()?),
+            "fetch.max.bytes" => self.bytes_max = bytes()?,
+            "fetch.message.max.bytes" | "max.partition.fetch.bytes" => self.partition_bytes = bytes()?,
+            "queued.max.messages.kbytes" => self.queue_bytes = positive(value)?.checked_mul(1024)?,
+            "fetch.error.backoff.ms" => self.back_off = time()?,
+            "topic.metadata.refresh.interval.ms" => self.look_age = time()?,
+            "security.protocol" if value.eq_ignore_ascii_case("plaintext") => {}
+            // Always.
+            "check.crcs" if value == "true" => {}
+            "fetch.queue.backoff.ms" => self.gather = Duration::from_millis(value.parse().ok()?),
+            // What waits is counted in bytes alone.
+            "queued.min.messages" => positive(value).map(drop)?,
+            // Of the member alone, which is librdkafka's.
+            "group.instance.id"
+            | "heartbeat.interval.ms"
+            | "max.poll.interval.ms"
+            | "coordinator.query.interval.ms" => {}
             _ => return None,
         }
         Some(())
