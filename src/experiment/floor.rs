@@ -16,7 +16,7 @@ use operators::codec::json::{self, ResultTemplate};
 use operators::lease::{Lease, NextOffset, Offset, Partition, Term};
 use operators::model::onnx::OnnxBackend;
 use operators::model::{Backend as _, Signature, store};
-use operators::records::{RecordView, Records, Size};
+use operators::records::{RecordView, Records};
 use operators::tensor::Column;
 use serde::Serialize;
 
@@ -139,7 +139,8 @@ fn alone(records: u64, mut stage: impl FnMut()) -> u64 {
 /// The whole topic, once, read as a member of a group reads it: each record is looked at and dropped.
 fn consume(world: &World, requests: u64) -> Result<u64, Failure> {
     const SILENCE: Duration = Duration::from_secs(10);
-    const LIMIT: PollLimit = PollLimit { records: 512, bytes: 1 << 20 };
+    // Small enough for a cache: larger pieces cost the kernel their pages anew each time.
+    const LIMIT: PollLimit = PollLimit { records: 64, bytes: 64 << 10 };
     let late = |what| Failure::Late { what, limit: SILENCE };
     let mut member =
         world.broker.member(&format!("{}-floor", world.name), &world.config.topics.requests.name)?;
@@ -162,24 +163,24 @@ fn consume(world: &World, requests: u64) -> Result<u64, Failure> {
     let starts: Vec<_> = partitions.into_iter().map(|partition| (partition, NextOffset(0))).collect();
     let watch = Stopwatch::start();
     member.assign(&starts)?;
-    let (mut seen, mut last, mut usual) = (0, clock.now(), Size::default());
+    let (mut seen, mut last) = (0, clock.now());
     while seen < requests {
-        let mut polled = Polled::with_room(clock.now(), usual);
+        let before = seen;
         for (lease, queue) in &mut queues {
+            let mut polled = Polled::default();
             queue.poll(*lease, &mut polled, LIMIT)?;
-        }
-        for record in polled.records.iter() {
-            black_box(record.value());
-        }
-        seen += polled.records.len() as u64;
-        if polled.records.is_empty() {
-            if clock.now().since(last) > SILENCE {
-                return Err(late("reading the next request"));
+            for record in polled.records.iter() {
+                black_box(record.value());
             }
+            seen += polled.records.len() as u64;
+        }
+        if seen > before {
+            last = clock.now();
+        } else if clock.now().since(last) > SILENCE {
+            return Err(late("reading the next request"));
+        } else {
             drop(member.poll(Duration::ZERO));
             std::thread::park_timeout(Duration::from_millis(100));
-        } else {
-            (last, usual) = (clock.now(), polled.records.size());
         }
     }
     let nanos = watch.nanos() / requests.max(1);

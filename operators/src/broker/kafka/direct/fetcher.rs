@@ -21,7 +21,7 @@ use super::reader::Shared;
 use crate::broker::kafka::signal::Signal;
 use crate::broker::{BrokerError, Class};
 use crate::clock::{Clock as _, Moment};
-use crate::lease::{NextOffset, Offset};
+use crate::lease::{NextOffset, Offset, Partition};
 
 /// How long a thread without anything to ask sleeps at most.
 const IDLE: Duration = Duration::from_secs(5);
@@ -50,18 +50,20 @@ pub(super) struct Fetcher {
     /// Raised when there may be something to ask for.
     signal: Arc<Signal>,
     connection: Option<Connection>,
+    /// Whose batches were the last of an answer: an answer has an end, and a broker begins with whom it is asked for first.
+    turn: Option<Partition>,
 }
 
 impl Fetcher {
     pub(super) fn new(node: Node, shared: Arc<Shared>, signal: Arc<Signal>) -> Self {
-        Self { node, shared, signal, connection: None }
+        Self { node, shared, signal, connection: None, turn: None }
     }
 
     /// Fetches until nobody reads any more.
     pub(super) fn run(mut self) {
         let mut asked_at = Moment::START;
         while !self.shared.is_stopped() {
-            let (topic, wanted, full) = self.shared.wanted(self.node);
+            let (topic, wanted, full) = self.wanted();
             if wanted.is_empty() {
                 self.connection = self.connection.take().filter(|it| it.is_fresh(&self.shared.clock));
                 self.signal.wait(self.shared.until_resume().min(IDLE));
@@ -86,6 +88,13 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// What is to be asked for now, in turn.
+    fn wanted(&self) -> (Uuid, Vec<Wanted>, usize) {
+        let (topic, mut wanted, full) = self.shared.wanted(self.node);
+        wanted.sort_by_key(|it| (Some(it.incoming.partition) <= self.turn, it.incoming.partition));
+        (topic, wanted, full)
     }
 
     fn fetch(&mut self, topic: Uuid, wanted: &[Wanted]) -> Result<(), BrokerError> {
@@ -119,7 +128,7 @@ impl Fetcher {
         self.take(wanted, answer)
     }
 
-    fn take(&self, wanted: &[Wanted], answer: FetchResponse) -> Result<(), BrokerError> {
+    fn take(&mut self, wanted: &[Wanted], answer: FetchResponse) -> Result<(), BrokerError> {
         if let Some(code) = failure::code(answer.error_code) {
             return Err(failure::of(class_of(code), OPERATION, code, ""));
         }
@@ -127,6 +136,9 @@ impl Fetcher {
         for data in partitions {
             // A partition that was not asked for is nobody's.
             if let Some(wanted) = wanted.iter().find(|it| it.incoming.partition.0 == data.partition_index) {
+                if data.records.as_ref().is_some_and(|records| !records.is_empty()) {
+                    self.turn = Some(wanted.incoming.partition);
+                }
                 self.take_partition(wanted, data);
             }
         }
@@ -228,11 +240,13 @@ mod tests {
     use kafka_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse};
 
     use super::*;
+    use crate::broker::kafka::direct::batch::{Compression, OpenBatch};
+    use crate::broker::kafka::direct::identity::Identity;
     use crate::broker::kafka::direct::reader::DirectLane;
     use crate::broker::kafka::told::{GroupContext, locked};
     use crate::broker::{GroupEvent, PollEnd, PollLimit, Polled, Queue as _};
     use crate::fixtures::lease;
-    use crate::lease::Partition;
+    use crate::records::Records;
 
     struct Rig {
         fetcher: Fetcher,
@@ -250,10 +264,11 @@ mod tests {
             Self { fetcher: Fetcher::new(Node(1), shared, Arc::default()), told, lane }
         }
 
-        fn answer(&self, data: PartitionData) -> Result<(), BrokerError> {
+        fn answer(&mut self, data: PartitionData) -> Result<(), BrokerError> {
             let topic = FetchableTopicResponse::default().with_partitions(vec![data]);
             let answer = FetchResponse::default().with_responses(vec![topic]);
-            self.fetcher.take(&self.fetcher.shared.wanted(Node(1)).1, answer)
+            let wanted = self.fetcher.wanted().1;
+            self.fetcher.take(&wanted, answer)
         }
 
         fn is_asked(&self) -> bool {
@@ -311,7 +326,7 @@ mod tests {
             assert!(rig.is_asked() && rig.heard().is_empty(), "{code}");
             assert_eq!(rig.poll().unwrap(), PollEnd::Empty);
         }
-        let rig = Rig::new();
+        let mut rig = Rig::new();
         let refused = FetchResponse::default().with_error_code(100);
         assert_eq!(rig.fetcher.take(&[], refused).unwrap_err().class, Class::Retriable);
     }
@@ -323,6 +338,25 @@ mod tests {
         let error = rig.poll().unwrap_err();
         assert_eq!((error.class, error.code.as_str()), (Class::Refused, "TOPIC_AUTHORIZATION_FAILED"));
         assert!(!rig.is_asked());
+    }
+
+    /// An answer ends when it has so many bytes: whoever was always asked for last would be told nothing as long as others have a backlog.
+    #[test]
+    fn who_was_told_something_is_asked_for_last() {
+        let mut rig = Rig::new();
+        let other = rig.fetcher.shared.lane(0);
+        other.open(NextOffset(0));
+        let order =
+            |rig: &Rig| rig.fetcher.wanted().1.iter().map(|it| it.incoming.partition.0).collect::<Vec<_>>();
+        assert_eq!(order(&rig), [0, 1]);
+        rig.answer(data(0).with_partition_index(0)).unwrap();
+        assert_eq!(order(&rig), [0, 1], "nothing is not something");
+        let (mut records, mut batch) = (Records::default(), OpenBatch::new(0));
+        records.push(None, Some(b"v"));
+        batch.push(0, records.get(0));
+        let batch = batch.close(Identity::none(false), 0, Compression::None);
+        rig.answer(data(0).with_partition_index(0).with_records(Some(batch.bytes))).unwrap();
+        assert_eq!(order(&rig), [1, 0]);
     }
 
     #[test]

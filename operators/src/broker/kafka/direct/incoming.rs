@@ -61,6 +61,8 @@ pub(super) struct Answer<'a> {
 struct State {
     term: u64,
     is_open: bool,
+    /// Whether anything was answered since it was opened, be it nothing.
+    is_begun: bool,
     /// What is asked for next.
     from: i64,
     epoch: Option<i32>,
@@ -171,7 +173,8 @@ impl Incoming {
         if !state.is_waiting_for(question) {
             return Ok(());
         }
-        let (length, last) = match whole_batches(answer.batches) {
+        state.is_begun = true;
+        let (length, last) = match whole_batches(answer.batches, question.from) {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
             Err(malformed) => {
@@ -214,6 +217,16 @@ impl Incoming {
             state.resume = Moment::NEVER;
         }
         is_waiting
+    }
+
+    /// The same, if anything was read since it was opened: what is there now is something else.
+    pub(super) fn halt_if_begun(&self) -> bool {
+        let mut state = self.state();
+        let is_halted = state.is_begun && state.resume < Moment::NEVER;
+        if is_halted {
+            state.resume = Moment::NEVER;
+        }
+        is_halted
     }
 
     /// Tells whoever reads that there is nothing more to read, and why. What has come before is read first.
@@ -393,11 +406,12 @@ impl Spares {
     }
 }
 
-/// How many bytes the whole batches at the start of an answer take, and the last of them; `None` if there is nothing.
-fn whole_batches(bytes: &[u8]) -> Result<Option<(usize, Head)>, Malformed> {
+/// How many bytes the whole batches at the start of an answer take, and the last of them; `None` if there is nothing. Each of them ends at
+/// `from` or behind it.
+fn whole_batches(bytes: &[u8], from: i64) -> Result<Option<(usize, Head)>, Malformed> {
     let (mut at, mut last) = (0, None::<Head>);
     while let Some(head) = Head::read(&bytes[at..])? {
-        if last.is_some_and(|last| head.last() <= last.last()) {
+        if head.last() < last.map_or(from, |last| last.last() + 1) {
             return Err(Malformed("batches are not in the order of their offsets"));
         }
         if !head.is_intact(&bytes[at..]) {

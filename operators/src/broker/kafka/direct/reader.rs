@@ -1,6 +1,6 @@
 //! Reads the partitions that a member of a group owns: who leads each is known here, and a thread a broker fetches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// Raised when somebody does not lead any more.
     look: Signal,
     seen: Mutex<Seen>,
+    /// The brokers that somebody fetches from, and what wakes him.
+    fetchers: Mutex<BTreeMap<Node, Arc<Signal>>>,
 }
 
 /// Who leads what, as of the last look, and what is read.
@@ -54,10 +56,6 @@ struct Seen {
     layout: Layout,
     nodes: BTreeMap<Node, String>,
     incoming: BTreeMap<Partition, Arc<Incoming>>,
-    /// The brokers that somebody fetches from, and what wakes him.
-    fetchers: BTreeMap<Node, Arc<Signal>>,
-    /// Whether another topic bears the name by now.
-    is_another: bool,
 }
 
 impl Reader {
@@ -95,6 +93,7 @@ impl Reader {
             stopped: AtomicBool::new(false),
             look: Signal::default(),
             seen: Mutex::default(),
+            fetchers: Mutex::default(),
         });
         let thread = Arc::clone(&shared);
         spawn("leaders".to_owned(), move || thread.look_out(cluster))?;
@@ -184,8 +183,7 @@ impl Seen {
 
     /// Whether somebody reads a partition that nobody leads.
     fn lacks_a_leader(&self) -> bool {
-        !self.is_another
-            && self.incoming.values().any(|it| it.is_open() && self.leader(it.partition).is_none())
+        self.incoming.values().any(|it| it.is_open() && self.leader(it.partition).is_none())
     }
 }
 
@@ -205,7 +203,11 @@ impl Shared {
 
     /// There may be something to ask for.
     fn wake_fetchers(&self) {
-        self.seen().fetchers.values().for_each(|signal| signal.raise());
+        self.fetchers().values().for_each(|signal| signal.raise());
+    }
+
+    fn fetchers(&self) -> MutexGuard<'_, BTreeMap<Node, Arc<Signal>>> {
+        self.fetchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `host:port` of a broker.
@@ -267,35 +269,45 @@ impl Shared {
     fn take_over(self: &Arc<Self>, layout: Layout, nodes: &BTreeMap<Node, String>) {
         let mut seen = self.seen();
         let known = seen.layout.id;
-        if !known.is_nil() && !layout.id.is_nil() && known != layout.id {
-            // Whoever looks at the topic for the group says so, and decides; what is read from here on would be another topic's.
-            tracing::debug!(
-                topic = self.topic,
-                "a topic of this name was made anew: nothing more is read of it"
-            );
+        if layout.id.is_nil() {
+            // The topic is not there, perhaps for a moment: it has its id still.
             seen.layout.leaders.clear();
-            seen.is_another = true;
-            return;
+        } else {
+            seen.layout = layout;
         }
-        if !layout.id.is_nil() {
-            seen.layout.id = layout.id;
-        }
-        seen.layout.leaders = layout.leaders;
-        seen.nodes.clone_from(nodes);
-        let mut leaders: Vec<Node> = seen.layout.leaders.iter().flatten().map(|leader| leader.node).collect();
-        leaders.sort_unstable();
-        leaders.dedup();
-        leaders.retain(|node| !seen.fetchers.contains_key(node));
-        for node in leaders {
-            let signal = Arc::new(Signal::default());
-            let fetcher = Fetcher::new(node, Arc::clone(self), Arc::clone(&signal));
-            match spawn(format!("fetch-{}", node.0), move || fetcher.run()) {
-                Ok(()) => drop(seen.fetchers.insert(node, signal)),
-                Err(error) => seen.incoming.values().for_each(|incoming| incoming.fail(error.clone())),
+        if !known.is_nil() && known != seen.layout.id {
+            // What was begun is another topic's.
+            for incoming in seen.incoming.values().filter(|incoming| incoming.halt_if_begun()) {
+                tracing::warn!(
+                    partition = incoming.partition.0,
+                    message = "the topic was made anew",
+                    "a partition could not be read on"
+                );
+                self.told.out_of_range(incoming.partition);
             }
         }
+        seen.nodes.clone_from(nodes);
+        let leaders: BTreeSet<Node> =
+            seen.layout.leaders.iter().flatten().map(|leader| leader.node).collect();
         drop(seen);
+        for node in leaders {
+            if let Err(error) = self.fetch_from(node) {
+                self.seen().incoming.values().for_each(|incoming| incoming.fail(error.clone()));
+            }
+        }
         self.wake_fetchers();
+    }
+
+    /// Sees to it that somebody fetches from a broker.
+    fn fetch_from(self: &Arc<Self>, node: Node) -> Result<(), BrokerError> {
+        if self.fetchers().contains_key(&node) {
+            return Ok(());
+        }
+        let signal = Arc::new(Signal::default());
+        let fetcher = Fetcher::new(node, Arc::clone(self), Arc::clone(&signal));
+        spawn(format!("fetch-{}", node.0), move || fetcher.run())?;
+        self.fetchers().insert(node, signal);
+        Ok(())
     }
 }
 
@@ -323,6 +335,7 @@ impl Shared {
             stopped: AtomicBool::new(false),
             look: Signal::default(),
             seen: Mutex::new(Seen { layout, ..Seen::default() }),
+            fetchers: Mutex::default(),
         };
         Arc::new(shared)
     }
@@ -335,25 +348,40 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster::Leader;
+    use super::super::incoming::Answer;
     use super::*;
+    use crate::broker::GroupEvent;
+    use crate::broker::kafka::told::locked;
+
+    /// What a broker is asked for: topic, partition, offset, the leader's epoch.
+    fn asked(shared: &Shared, node: i32) -> Vec<(u128, i32, i64, i32)> {
+        let (topic, wanted, _) = shared.wanted(Node(node));
+        let asked =
+            |it: &Wanted| (topic.as_u128(), it.incoming.partition.0, it.question.from, it.leader_epoch);
+        wanted.iter().map(asked).collect()
+    }
 
     #[test]
-    fn a_topic_that_was_made_anew_is_not_read() {
-        let shared = Shared::of(2, Arc::default());
-        let lane = shared.lane(1);
-        lane.open(NextOffset(5));
-        let asked = |shared: &Shared| {
-            let (topic, wanted, _) = shared.wanted(Node(1));
-            wanted
-                .iter()
-                .map(|it| (topic, it.incoming.partition, it.question.from, it.leader_epoch))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(asked(&shared), [(Uuid::from_u128(7), Partition(1), 5, 3)]);
-        assert!(shared.wanted(Node(2)).1.is_empty(), "it is led by another one");
-        let layout = Layout { id: Uuid::from_u128(8), leaders: shared.seen().layout.leaders.clone() };
+    fn of_a_topic_that_was_made_anew_only_that_is_read_which_was_not_begun_before() {
+        let told: Arc<GroupContext> = Arc::default();
+        let shared = Shared::of(3, Arc::clone(&told));
+        let (begun, opened) = (shared.lane(1), shared.lane(2));
+        begun.open(NextOffset(5));
+        opened.open(NextOffset(0));
+        assert_eq!(asked(&shared, 1), [(7, 1, 5, 3), (7, 2, 0, 3)]);
+        assert_eq!(asked(&shared, 2), [], "it is led by another one");
+        let question = shared.wanted(Node(1)).1[0].question;
+        begun.incoming.arrived(question, Answer::default()).unwrap();
+        // Nobody leads it, so that nobody is sent to fetch.
+        let layout = Layout { id: Uuid::from_u128(8), leaders: Vec::new() };
         shared.take_over(layout, &BTreeMap::new());
-        assert!(asked(&shared).is_empty() && !shared.seen().lacks_a_leader());
+        shared.seen().layout.leaders = vec![Some(Leader { node: Node(1), epoch: 0 }); 3];
+        assert_eq!(asked(&shared, 1), [(8, 2, 0, 0)]);
+        assert!(matches!(locked(&told.events).pop_front(), Some(GroupEvent::OutOfRange(Partition(1)))));
+        assert!(locked(&told.events).is_empty());
+        begun.open(NextOffset(0));
+        assert_eq!(asked(&shared, 1), [(8, 1, 0, 0), (8, 2, 0, 0)], "who opens it again has looked");
     }
 
     #[test]
