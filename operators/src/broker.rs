@@ -263,7 +263,7 @@ pub trait Queue: Send {
     ///
     /// # Errors
     ///
-    /// If the partition can't be read any further.
+    /// If the partition can't be read any further. Then nothing was appended.
     fn poll(&mut self, lease: Lease, into: &mut Polled, limit: PollLimit) -> Result<PollEnd, BrokerError>;
 
     /// The next offset that a poll would bring, control records and aborted ones passed over; `None` before the first.

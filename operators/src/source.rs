@@ -194,7 +194,10 @@ impl Source {
                 PollLimit { records: room.records.min(left.records), bytes: room.bytes.min(left.bytes) };
             match holding.poll(&mut polled, limit, epoch, now, &self.parts.budget) {
                 Ok(idle) => was_idle |= idle,
-                Err(error) => self.parts.faults.raise(Fault::Broker(error)),
+                Err(error) => {
+                    self.parts.faults.raise(Fault::Broker(error));
+                    continue;
+                }
             }
             holding.pass_tail();
             holding.offer(&self.parts.outbox);

@@ -1,7 +1,7 @@
 //! The lanes of a member's partitions: what comes of each, be it read by librdkafka or by the direct reader.
 //!
 //! With the direct reader librdkafka is a member of the group and nothing else: it has every partition that it is assigned, and reads
-//! none, because each is paused before it is assigned for the first time, and never resumed.
+//! none, because each is paused before it is assigned, and never resumed.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -70,6 +70,9 @@ impl Lanes {
     ///
     /// If librdkafka still reads one of them, or does not know it.
     pub(super) fn open(&mut self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        if self.reader.is_some() {
+            self.silence(starts)?;
+        }
         // All of them before the first is opened, and within one bound: the group waits for this thread.
         let clock = SystemClock::new();
         for (partition, _) in starts {
@@ -140,19 +143,30 @@ impl Lanes {
     }
 
     fn new_lane(&self, partition: Partition, waker: Waker) -> Result<OneOf, BrokerError> {
-        let split = |waker| {
-            let queue = native::PartitionQueue::split(&self.consumer, &self.topic_c, partition.0, waker);
-            queue.ok_or_else(|| error::by_code("split off a partition's queue", Code::UnknownPartition, ""))
-        };
-        let Some(reader) = &self.reader else {
-            let lane = Lane::new(split(waker)?, Arc::clone(&self.topic_c), partition);
-            return Ok(OneOf::Library(Arc::new(lane)));
-        };
-        // Split off, librdkafka knows the partition; dropped, its queue is silent.
-        drop(split(Arc::new(|| ()))?);
-        let paused = self.consumer.pause(&self.list(std::iter::once(partition)));
-        paused.map_err(|error| error::of("pause a partition", &error))?;
-        Ok(OneOf::Direct(reader.lane(partition, waker)))
+        if let Some(reader) = &self.reader {
+            return Ok(OneOf::Direct(reader.lane(partition, waker)));
+        }
+        let lane = Lane::new(self.split(partition, waker)?, Arc::clone(&self.topic_c), partition);
+        Ok(OneOf::Library(Arc::new(lane)))
+    }
+
+    fn split(
+        &self,
+        partition: Partition,
+        waker: Waker,
+    ) -> Result<native::PartitionQueue<GroupContext>, BrokerError> {
+        let queue = native::PartitionQueue::split(&self.consumer, &self.topic_c, partition.0, waker);
+        queue.ok_or_else(|| error::by_code("split off a partition's queue", Code::UnknownPartition, ""))
+    }
+
+    /// Keeps librdkafka from reading what it is about to be assigned. Each time: it forgets a partition whose topic was away for a while.
+    fn silence(&self, starts: &[(Partition, NextOffset)]) -> Result<(), BrokerError> {
+        for (partition, _) in starts {
+            // Split off, librdkafka knows the partition; dropped, its queue is silent.
+            drop(self.split(*partition, Arc::new(|| ()))?);
+        }
+        let paused = self.consumer.pause(&self.list(starts.iter().map(|(partition, _)| *partition)));
+        paused.map_err(|error| error::of("pause partitions", &error))
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Lane {
 struct Reading {
     assigned: bool,
     floor: i64,
+    /// Why it can't be read on, to be told by a poll that brings nothing: whoever is told an error looks at nothing else.
+    failed: Option<BrokerError>,
 }
 
 impl Lane {
@@ -48,7 +50,7 @@ impl Lane {
 
     /// Lets the partition be read, from `start`.
     pub(super) fn open(&self, start: NextOffset) {
-        *self.reading() = Reading { assigned: true, floor: start.0 };
+        *self.reading() = Reading { assigned: true, floor: start.0, failed: None };
     }
 
     /// Lets nothing out any more. When this returns no read is under way.
@@ -99,6 +101,9 @@ impl Queue for KafkaQueue {
         if !reading.assigned {
             return Ok(PollEnd::Empty);
         }
+        if let Some(error) = reading.failed.take() {
+            return Err(error);
+        }
         let (records, bytes) = (into.records.len(), into.records.payload_bytes());
         loop {
             let taken = into.records.len() - records;
@@ -115,8 +120,14 @@ impl Queue for KafkaQueue {
                     into.times.push(message.time());
                     reading.floor = offset.next().0;
                 }
-            } else if let Some((code, message)) = event.error() {
-                lane.fail(code, message)?;
+            } else if let Some((code, message)) = event.error()
+                && let Err(error) = lane.fail(code, message)
+            {
+                if taken == 0 {
+                    return Err(error);
+                }
+                reading.failed = Some(error);
+                return Ok(PollEnd::Limit);
             }
         }
     }

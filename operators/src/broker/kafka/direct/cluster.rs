@@ -61,8 +61,6 @@ pub(super) struct Cluster {
     nodes: BTreeMap<Node, String>,
     connections: BTreeMap<(Node, Use), Connection>,
     coordinators: BTreeMap<Coordinated, Node>,
-    /// Who did not answer last: others are asked before, or the time could always be over with it.
-    silent: Option<Node>,
     /// Until when everything has to be over that is waited for.
     until: Moment,
 }
@@ -94,7 +92,6 @@ impl Cluster {
             nodes: BTreeMap::new(),
             connections: BTreeMap::new(),
             coordinators: BTreeMap::new(),
-            silent: None,
             until: Moment::NEVER,
         }
     }
@@ -251,13 +248,18 @@ impl Cluster {
         request: &A,
     ) -> Result<A::Answer, BrokerError> {
         let mut last = failure::unanswered(operation, "no broker is known");
-        let mut nodes: Vec<Node> = self.nodes.keys().copied().collect();
-        nodes.sort_by_key(|node| Some(*node) == self.silent);
-        for node in nodes {
-            match self.ask(node, operation, request, ANSWER_MAX) {
+        let (nodes, until) = (self.nodes.keys().copied().collect::<Vec<_>>(), self.until);
+        for (place, node) in nodes.iter().enumerate() {
+            // One that is silent must leave time for the others, however often it is asked first.
+            let left = until.since(self.clock.now());
+            let share = left / u32::try_from(nodes.len() - place).unwrap_or(u32::MAX);
+            self.until = self.clock.now().after(share);
+            let asked = self.ask(*node, operation, request, ANSWER_MAX);
+            self.until = until;
+            match asked {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.class == Class::Refused => return Err(error),
-                Err(error) => (last, self.silent) = (error, Some(node)),
+                Err(error) => last = error,
             }
         }
         for address in &self.bootstrap {

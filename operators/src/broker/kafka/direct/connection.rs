@@ -174,6 +174,11 @@ impl Connection {
         })
     }
 
+    /// How many bytes of the answer have come.
+    pub(super) fn come(&self) -> usize {
+        self.filled
+    }
+
     /// How many bytes the answer lacks, as far as that is known.
     fn missing(&self) -> io::Result<usize> {
         let Some(length) = self.arrived[..self.filled].first_chunk::<4>() else { return Ok(4 - self.filled) };

@@ -3,6 +3,7 @@
 //! A question stays with the broker until enough has come together, or for a while. A partition that gets room, or is opened, meanwhile is
 //! in the next one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::connection::Connection;
 use super::failure;
 use super::incoming::{Answer, Incoming, Question};
 use super::reader::Shared;
+use super::stored::Malformed;
 use crate::broker::kafka::signal::Signal;
 use crate::broker::{BrokerError, Class};
 use crate::clock::{Clock as _, Moment};
@@ -27,8 +29,11 @@ use crate::lease::{NextOffset, Offset, Partition};
 const IDLE: Duration = Duration::from_secs(5);
 /// How long it may take to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long a broker may take longer than it was given.
+/// How long a broker may take longer than it was given until more of its answer has come, and until all of it has.
 const LATE_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_mins(1);
+/// For how long a broker can't be read from until that is told, and told again.
+const TELL_AFTER: Duration = Duration::from_secs(10);
 /// Transactions that are open, and all behind them, are not to be told.
 const READ_COMMITTED: i8 = 1;
 /// A question that stands for itself, rather than for what changed since another one.
@@ -50,23 +55,28 @@ pub(super) struct Fetcher {
     /// Raised when there may be something to ask for.
     signal: Arc<Signal>,
     connection: Option<Connection>,
-    /// Whose batches were the last of an answer: an answer has an end, and a broker begins with whom it is asked for first.
+    /// Whose batches were the first of an answer. An answer has an end, and a batch that is larger than a partition's part of it comes only
+    /// to whom it is asked for first: so everybody comes first in turn.
     turn: Option<Partition>,
+    /// When an answer came last, or none was waited for, or that there was none was told.
+    answered: Moment,
 }
 
 impl Fetcher {
     pub(super) fn new(node: Node, shared: Arc<Shared>, signal: Arc<Signal>) -> Self {
-        Self { node, shared, signal, connection: None, turn: None }
+        Self { node, shared, signal, connection: None, turn: None, answered: Moment::START }
     }
 
     /// Fetches until nobody reads any more.
     pub(super) fn run(mut self) {
         let mut asked_at = Moment::START;
+        self.answered = self.shared.clock.now();
         while !self.shared.is_stopped() {
             let (topic, wanted, full) = self.wanted();
             if wanted.is_empty() {
                 self.connection = self.connection.take().filter(|it| it.is_fresh(&self.shared.clock));
                 self.signal.wait(self.shared.until_resume().min(IDLE));
+                self.answered = self.shared.clock.now();
                 continue;
             }
             let now = self.shared.clock.now();
@@ -78,7 +88,7 @@ impl Fetcher {
             }
             asked_at = now;
             if let Err(error) = self.fetch(topic, &wanted) {
-                tracing::debug!(%error, node = self.node.0, "a broker could not be read from");
+                self.tell(&error);
                 self.connection = None;
                 if error.class == Class::Refused {
                     wanted.iter().for_each(|it| it.incoming.fail(error.clone()));
@@ -121,32 +131,62 @@ impl Fetcher {
                     .with_partitions(wanted.iter().map(|it| asked(it, settings.partition_bytes)).collect()),
             ]);
         connection.ask(&request, clock).map_err(lost)?;
-        let wait = settings.wait + LATE_MAX;
-        let answer = connection.answer::<FetchRequest>(wait, clock).map_err(lost)?;
-        let answer = answer.ok_or_else(|| failure::unanswered(OPERATION, "no answer in time"))?;
+        let (until, mut come) = (clock.now().after(ANSWER_MAX), 0);
+        let answer = loop {
+            let answer = connection.answer::<FetchRequest>(settings.wait + LATE_MAX, clock).map_err(lost)?;
+            match answer {
+                Some(answer) => break answer,
+                None if connection.come() > come && clock.now() < until => come = connection.come(),
+                None => return Err(failure::unanswered(OPERATION, "no answer in time")),
+            }
+        };
+        self.answered = clock.now();
         self.connection = Some(connection);
-        self.take(wanted, answer)
+        self.take(topic, wanted, answer)
     }
 
-    fn take(&mut self, wanted: &[Wanted], answer: FetchResponse) -> Result<(), BrokerError> {
+    /// Tells of a broker that can't be read from, once it is more than a moment.
+    fn tell(&mut self, error: &BrokerError) {
+        let now = self.shared.clock.now();
+        tracing::debug!(%error, node = self.node.0, "a broker could not be read from");
+        if now.since(self.answered) >= TELL_AFTER {
+            self.answered = now;
+            tracing::warn!(%error, node = self.node.0, "waiting for the broker");
+        }
+    }
+
+    fn take(&mut self, topic: Uuid, wanted: &[Wanted], answer: FetchResponse) -> Result<(), BrokerError> {
         if let Some(code) = failure::code(answer.error_code) {
             return Err(failure::of(class_of(code), OPERATION, code, ""));
         }
-        let partitions = answer.responses.into_iter().flat_map(|topic| topic.partitions);
-        for data in partitions {
+        let mut first = None;
+        let mut missing: BTreeMap<i32, &Wanted> =
+            wanted.iter().map(|it| (it.incoming.partition.0, it)).collect();
+        let topics = answer.responses.into_iter().filter(|it| it.topic_id == topic);
+        for data in topics.flat_map(|topic| topic.partitions) {
             // A partition that was not asked for is nobody's.
-            if let Some(wanted) = wanted.iter().find(|it| it.incoming.partition.0 == data.partition_index) {
+            if let Some(wanted) = missing.remove(&data.partition_index) {
                 if data.records.as_ref().is_some_and(|records| !records.is_empty()) {
-                    self.turn = Some(wanted.incoming.partition);
+                    first.get_or_insert(wanted.incoming.partition);
                 }
                 self.take_partition(wanted, data);
             }
         }
+        self.turn = first.or(self.turn);
+        for Wanted { incoming, question, .. } in missing.into_values() {
+            incoming.pause(*question, self.later());
+        }
         Ok(())
     }
 
+    fn later(&self) -> Moment {
+        self.shared.clock.now().after(self.shared.settings.back_off)
+    }
+
     fn take_partition(&self, Wanted { incoming, question, .. }: &Wanted, data: PartitionData) {
-        let later = || self.shared.clock.now().after(self.shared.settings.back_off);
+        if !incoming.is_waiting_for(*question) {
+            return;
+        }
         match failure::code(data.error_code) {
             None if data.diverging_epoch.end_offset >= 0 => {
                 let end = data.diverging_epoch.end_offset;
@@ -166,12 +206,17 @@ impl Fetcher {
                 let batches = data.records.unwrap_or_default();
                 let answer = Answer { batches: &batches, aborted: aborted.collect() };
                 if let Err(malformed) = incoming.arrived(*question, answer) {
-                    incoming.pause(*question, later());
+                    incoming.pause(*question, self.later());
                     warn(incoming, *question, malformed.0);
                 }
             }
             Some(Code::OffsetOutOfRange) => {
                 self.out_of_range(incoming, *question, "it has no such offset");
+            }
+            Some(Code::CorruptMessage) => {
+                incoming.damaged(*question, Malformed("the broker's copy is damaged"));
+                incoming.pause(*question, self.later());
+                self.shared.look_again();
             }
             Some(code) => match class_of(code) {
                 Class::Retriable => {
@@ -180,7 +225,7 @@ impl Fetcher {
                         ?code,
                         "a partition is asked for again"
                     );
-                    incoming.pause(*question, later());
+                    incoming.pause(*question, self.later());
                     self.shared.look_again();
                 }
                 class => incoming.fail(failure::of(class, OPERATION, code, "")),
@@ -220,8 +265,6 @@ fn class_of(code: Code) -> Class {
         | Code::NotLeaderOrFollower
         | Code::FencedLeaderEpoch
         | Code::UnknownLeaderEpoch
-        // The broker's disk has lost what it tells of; it may have a replica.
-        | Code::CorruptMessage
         | Code::UnknownServerError => Class::Retriable,
         code => failure::class_of_call(code),
     }
@@ -265,10 +308,12 @@ mod tests {
         }
 
         fn answer(&mut self, data: PartitionData) -> Result<(), BrokerError> {
-            let topic = FetchableTopicResponse::default().with_partitions(vec![data]);
+            let topic = FetchableTopicResponse::default()
+                .with_topic_id(Uuid::from_u128(7))
+                .with_partitions(vec![data]);
             let answer = FetchResponse::default().with_responses(vec![topic]);
-            let wanted = self.fetcher.wanted().1;
-            self.fetcher.take(&wanted, answer)
+            let (topic, wanted, _) = self.fetcher.wanted();
+            self.fetcher.take(topic, &wanted, answer)
         }
 
         fn is_asked(&self) -> bool {
@@ -296,7 +341,8 @@ mod tests {
     fn where_a_partition_ends_is_told_and_what_was_not_asked_for_is_nobodys() {
         let mut rig = Rig::new();
         rig.answer(data(0).with_partition_index(0)).unwrap();
-        assert_eq!(rig.lane.end(), None);
+        assert_eq!((rig.lane.end(), rig.is_asked()), (None, false), "who is not answered waits a little");
+        std::thread::sleep(rig.fetcher.shared.settings.back_off);
         rig.answer(data(0)).unwrap();
         assert_eq!((rig.lane.end(), rig.poll().unwrap()), (Some(NextOffset(9)), PollEnd::Empty));
     }
@@ -328,7 +374,7 @@ mod tests {
         }
         let mut rig = Rig::new();
         let refused = FetchResponse::default().with_error_code(100);
-        assert_eq!(rig.fetcher.take(&[], refused).unwrap_err().class, Class::Retriable);
+        assert_eq!(rig.fetcher.take(Uuid::nil(), &[], refused).unwrap_err().class, Class::Retriable);
     }
 
     #[test]
@@ -342,21 +388,40 @@ mod tests {
 
     /// An answer ends when it has so many bytes: whoever was always asked for last would be told nothing as long as others have a backlog.
     #[test]
-    fn who_was_told_something_is_asked_for_last() {
+    fn who_was_told_something_first_is_asked_for_last() {
         let mut rig = Rig::new();
         let other = rig.fetcher.shared.lane(0);
         other.open(NextOffset(0));
         let order =
             |rig: &Rig| rig.fetcher.wanted().1.iter().map(|it| it.incoming.partition.0).collect::<Vec<_>>();
         assert_eq!(order(&rig), [0, 1]);
-        rig.answer(data(0).with_partition_index(0)).unwrap();
+        let both = |rig: &mut Rig, data: [PartitionData; 2]| {
+            let topic = FetchableTopicResponse::default().with_topic_id(Uuid::from_u128(7));
+            let answer = FetchResponse::default().with_responses(vec![topic.with_partitions(data.to_vec())]);
+            let (topic, wanted, _) = rig.fetcher.wanted();
+            rig.fetcher.take(topic, &wanted, answer).unwrap();
+        };
+        let nothing = || data(0).with_partition_index(0);
+        both(&mut rig, [nothing(), data(0)]);
         assert_eq!(order(&rig), [0, 1], "nothing is not something");
         let (mut records, mut batch) = (Records::default(), OpenBatch::new(0));
         records.push(None, Some(b"v"));
         batch.push(0, records.get(0));
         let batch = batch.close(Identity::none(false), 0, Compression::None);
-        rig.answer(data(0).with_partition_index(0).with_records(Some(batch.bytes))).unwrap();
+        both(&mut rig, [nothing().with_records(Some(batch.bytes)), data(0)]);
         assert_eq!(order(&rig), [1, 0]);
+    }
+
+    #[test]
+    fn a_broker_whose_copy_stays_damaged_is_asked_for_so_many_times_only() {
+        let mut rig = Rig::new();
+        for _ in 0..2 {
+            rig.answer(data(2)).unwrap();
+            assert_eq!(rig.poll().unwrap(), PollEnd::Empty);
+            std::thread::sleep(rig.fetcher.shared.settings.back_off);
+        }
+        rig.answer(data(2)).unwrap();
+        assert_eq!((rig.poll().unwrap_err().code.as_str(), rig.is_asked()), ("CORRUPT_MESSAGE", false));
     }
 
     #[test]

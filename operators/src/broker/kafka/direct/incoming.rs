@@ -173,7 +173,7 @@ impl Incoming {
         if !state.is_waiting_for(question) {
             return Ok(());
         }
-        state.is_begun = true;
+        (state.is_begun, state.resume) = (true, Moment::START);
         let (length, last) = match whole_batches(answer.batches, question.from) {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
@@ -185,7 +185,7 @@ impl Incoming {
                 return Err(malformed);
             }
         };
-        (state.damaged, state.resume) = (0, Moment::START);
+        state.damaged = 0;
         (state.from, state.epoch) = (last.last() + 1, Some(last.leader_epoch).filter(|epoch| *epoch >= 0));
         let was_empty = state.chunks.is_empty();
         let mut ahead = answer.aborted;
@@ -201,6 +201,21 @@ impl Incoming {
         Ok(())
     }
 
+    /// Whether an answer to this question is still waited for.
+    pub(super) fn is_waiting_for(&self, question: Question) -> bool {
+        self.state().is_waiting_for(question)
+    }
+
+    /// The broker says that what it has is damaged. It may have another copy, and is asked again, but for so many times only.
+    pub(super) fn damaged(&self, question: Question, malformed: Malformed) {
+        let mut state = self.state();
+        if state.is_waiting_for(question) {
+            state.was_damaged(malformed);
+            drop(state);
+            self.wake();
+        }
+    }
+
     /// Asks for nothing before `resume`: what was asked was refused for now.
     pub(super) fn pause(&self, question: Question, resume: Moment) {
         let mut state = self.state();
@@ -212,7 +227,7 @@ impl Incoming {
     /// Asks for nothing more until it is opened again; whether somebody still waited, and was not told before.
     pub(super) fn halt(&self, question: Question) -> bool {
         let mut state = self.state();
-        let is_waiting = state.is_waiting_for(question) && state.resume < Moment::NEVER;
+        let is_waiting = state.is_waiting_for(question);
         if is_waiting {
             state.resume = Moment::NEVER;
         }
@@ -255,10 +270,11 @@ impl Incoming {
         let (was_full, before) = (state.bytes >= self.bytes_max, into.records.len());
         let end = state.poll(lease, into, limit, &self.spares).unwrap_or_else(|malformed| {
             state.is_unreadable(malformed);
-            // What came before it goes its way first.
-            if into.records.len() > before { PollEnd::Limit } else { PollEnd::Empty }
+            PollEnd::Empty
         });
         let polled = match (end, &state.failed) {
+            // Nothing may come with an error: whoever is told one looks at nothing else.
+            (PollEnd::Empty, Some(_)) if into.records.len() > before => Ok(PollEnd::Limit),
             (PollEnd::Empty, Some(error)) => Err(error.clone()),
             (end, _) => Ok(end),
         };
@@ -273,7 +289,10 @@ impl Incoming {
 
 impl State {
     fn is_waiting_for(&self, question: Question) -> bool {
-        self.is_open && self.term == question.term && self.from == question.from
+        self.is_open
+            && self.resume < Moment::NEVER
+            && self.term == question.term
+            && self.from == question.from
     }
 
     fn was_damaged(&mut self, malformed: Malformed) {
@@ -305,6 +324,9 @@ impl State {
         loop {
             while let Some(unpacked) = &mut self.unpacked {
                 if unpacked.left == 0 {
+                    if unpacked.at < unpacked.length {
+                        return Err(Malformed("it has more records than it says"));
+                    }
                     self.position = Some(unpacked.head.last() + 1);
                     self.floor = self.floor.max(unpacked.head.last() + 1);
                     spares.give_back(self.unpacked.take());

@@ -251,7 +251,7 @@ impl Shared {
                     self.take_over(layout, cluster.nodes());
                     self.seen().lacks_a_leader()
                 }
-                Err(error) if error.class == Class::Retriable => {
+                Err(error) if error.class != Class::Refused => {
                     tracing::debug!(%error, "the cluster could not be asked who leads");
                     true
                 }
@@ -266,9 +266,17 @@ impl Shared {
         }
     }
 
-    fn take_over(self: &Arc<Self>, layout: Layout, nodes: &BTreeMap<Node, String>) {
+    fn take_over(self: &Arc<Self>, mut layout: Layout, nodes: &BTreeMap<Node, String>) {
         let mut seen = self.seen();
         let known = seen.layout.id;
+        if layout.id == known {
+            // A broker that has lost touch tells of elections long past.
+            for (leader, before) in layout.leaders.iter_mut().zip(&seen.layout.leaders) {
+                if leader.zip(*before).is_some_and(|(leader, before)| leader.epoch < before.epoch) {
+                    *leader = *before;
+                }
+            }
+        }
         if layout.id.is_nil() {
             // The topic is not there, perhaps for a moment: it has its id still.
             seen.layout.leaders.clear();
@@ -382,6 +390,17 @@ mod tests {
         assert!(locked(&told.events).is_empty());
         begun.open(NextOffset(0));
         assert_eq!(asked(&shared, 1), [(8, 1, 0, 0), (8, 2, 0, 0)], "who opens it again has looked");
+    }
+
+    #[test]
+    fn who_tells_of_an_election_long_past_is_not_believed() {
+        let shared = Shared::of(2, Arc::default());
+        let lane = shared.lane(1);
+        lane.open(NextOffset(5));
+        let leader = |node, epoch| Some(Leader { node: Node(node), epoch });
+        let layout = Layout { id: Uuid::from_u128(7), leaders: vec![None, leader(2, 2)] };
+        shared.take_over(layout, &BTreeMap::new());
+        assert_eq!(asked(&shared, 1), [(7, 1, 5, 3)]);
     }
 
     #[test]

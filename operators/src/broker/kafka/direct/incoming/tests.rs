@@ -191,6 +191,7 @@ fn what_is_damaged_is_asked_for_again_and_told_when_it_stays_so() {
     // Once more than that, and what came before is read all the same.
     rig.answer(std::slice::from_ref(&damaged), &[]).unwrap_err();
     assert_eq!(rig.incoming.question(Moment::START), None);
+    assert_eq!((rig.poll(PLENTY).unwrap(), rig.offsets()), (PollEnd::Limit, vec![0]));
     let error = rig.poll(PLENTY).unwrap_err();
     assert_eq!((rig.offsets(), error.class), (vec![0], Class::Fatal));
     assert!(error.message.contains("offset 1 "), "{error}");
@@ -200,10 +201,17 @@ fn what_is_damaged_is_asked_for_again_and_told_when_it_stays_so() {
 fn a_batch_that_lies_ends_the_reading_where_it_stands() {
     let mut rig = Rig::new(0);
     let mut liar = batch(Kind::Plain, 1, 2);
-    // It says that it has more records than it has.
-    liar[field::RECORDS..field::RECORDS + 4].copy_from_slice(&9_i32.to_be_bytes());
+    // It says that it has more records than it has; another one says less.
     let attributes = i16::from_be_bytes([liar[field::ATTRIBUTES], liar[field::ATTRIBUTES + 1]]);
-    put_attributes(&mut liar, attributes);
+    let mut modest = batch(Kind::Plain, 0, 2);
+    for (batch, records) in [(&mut liar, 9_i32), (&mut modest, 1)] {
+        batch[field::RECORDS..field::RECORDS + 4].copy_from_slice(&records.to_be_bytes());
+        put_attributes(batch, attributes);
+    }
+    let mut other = Rig::new(0);
+    other.answer(&[modest], &[]).unwrap();
+    assert_eq!((other.poll(PLENTY).unwrap(), other.offsets()), (PollEnd::Limit, vec![0]));
+    other.poll(PLENTY).unwrap_err();
     rig.answer(&[batch(Kind::Plain, 0, 1), liar, batch(Kind::Plain, 10, 1)], &[]).unwrap();
     assert_eq!(rig.poll(PLENTY).unwrap(), PollEnd::Limit, "what could be read goes its way");
     let read = rig.offsets();
@@ -231,9 +239,24 @@ fn who_is_told_that_there_is_nothing_more_is_told_what_came_before() {
     rig.answer(&[batch(Kind::Plain, 0, 1)], &[]).unwrap();
     rig.incoming.fail(unreadable(1, Malformed("it was asked too nicely")));
     assert_eq!(rig.woken.load(Ordering::SeqCst), 2);
-    assert_eq!(rig.poll(PollLimit { records: 1, ..PLENTY }).unwrap(), PollEnd::Limit);
+    assert_eq!(rig.poll(PLENTY).unwrap(), PollEnd::Limit, "who is told an error looks at nothing else");
     rig.poll(PLENTY).unwrap_err();
     assert_eq!(rig.offsets(), [0]);
+}
+
+#[test]
+fn who_was_told_to_ask_no_more_asks_no_more_whatever_still_comes() {
+    let rig = Rig::new(0);
+    rig.answer(&[], &[]).unwrap();
+    let question = rig.question();
+    assert!(rig.incoming.halt_if_begun() && !rig.incoming.halt_if_begun());
+    rig.incoming.pause(question, Moment::START);
+    let bytes = batch(Kind::Plain, 0, 1);
+    rig.incoming.arrived(question, Answer { batches: &bytes, aborted: Vec::new() }).unwrap();
+    assert_eq!(
+        (rig.incoming.question(Moment::from_nanos(u64::MAX - 1)), rig.incoming.position()),
+        (None, None)
+    );
 }
 
 proptest! {
