@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -20,7 +21,7 @@ use crate::clock::{Clock as _, Moment, SystemClock};
 use crate::lease::{NextOffset, Partition};
 
 /// How long a partition that was just given back may take to come to rest before it can be taken again.
-const REST_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// The lanes that a member has ever had.
 pub(super) struct Lanes {
@@ -187,7 +188,7 @@ fn await_rest(lane: &Lane, clock: &SystemClock) -> Result<(), BrokerError> {
             let message = "librdkafka had not stopped reading it since it was given back";
             return Err(error::with_class(Class::Retriable, "take a partition", Code::InProgress, message));
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The queues of a member's partitions.
+//! librdkafka's queues of a member's partitions.
 //!
 //! A partition's queue is split off its consumer once and kept for as long as the member lives: dropped, it would leave the partition
 //! silent. A [`Lane`] is that queue, with what must hold between its readers, on the workers, and the member, on its own thread:

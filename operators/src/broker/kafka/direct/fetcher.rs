@@ -96,6 +96,8 @@ impl Fetcher {
                     self.shared.look_again();
                     std::thread::sleep(self.shared.settings.back_off);
                 }
+            } else {
+                self.answered = self.shared.clock.now();
             }
         }
     }
@@ -140,7 +142,6 @@ impl Fetcher {
                 None => return Err(failure::unanswered(OPERATION, "no answer in time")),
             }
         };
-        self.answered = clock.now();
         self.connection = Some(connection);
         self.take(topic, wanted, answer)
     }

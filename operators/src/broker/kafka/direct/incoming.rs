@@ -73,10 +73,9 @@ struct State {
     /// Bytes that wait.
     bytes: usize,
     unpacked: Option<Unpacked>,
-    /// Where the reader stands: behind the last record or control record that was taken.
-    position: Option<i64>,
-    /// The lowest offset that has not come out.
+    /// The lowest offset that has not come out: where the reader stands, once it has taken something.
     floor: i64,
+    is_taken_from: bool,
     failed: Option<BrokerError>,
 }
 
@@ -283,7 +282,8 @@ impl Incoming {
 
     /// Where the reader stands, once it has taken something.
     pub(super) fn position(&self) -> Option<NextOffset> {
-        self.state().position.map(NextOffset)
+        let state = self.state();
+        state.is_taken_from.then_some(NextOffset(state.floor))
     }
 }
 
@@ -327,8 +327,8 @@ impl State {
                     if unpacked.at < unpacked.length {
                         return Err(Malformed("it has more records than it says"));
                     }
-                    self.position = Some(unpacked.head.last() + 1);
-                    self.floor = self.floor.max(unpacked.head.last() + 1);
+                    let behind = unpacked.head.last() + 1;
+                    self.pass(behind);
                     spares.give_back(self.unpacked.take());
                     break;
                 }
@@ -336,8 +336,7 @@ impl State {
                     return Ok(PollEnd::Limit);
                 }
                 if let Some(offset) = unpacked.take(self.floor, lease, into)? {
-                    self.floor = offset + 1;
-                    self.position = Some(offset + 1);
+                    self.pass(offset + 1);
                 }
             }
             if is_full(into) {
@@ -358,17 +357,22 @@ impl State {
             return Ok(true);
         };
         let is_left_out = chunk.aborted.leaves_out(&head, batch)? || head.records == 0;
-        if is_left_out {
-            self.position = Some(head.last() + 1);
-            self.floor = self.floor.max(head.last() + 1);
-        } else {
+        if !is_left_out {
             let mut bytes = spares.take();
             let length = head.unpack(batch, &mut bytes)?;
             self.unpacked = Some(Unpacked { head, bytes, length, at: 0, left: head.records, next: 0 });
         }
         chunk.at += head.length;
         self.bytes -= head.length;
+        if is_left_out {
+            self.pass(head.last() + 1);
+        }
         Ok(true)
+    }
+
+    /// Nothing before `next` comes out any more.
+    fn pass(&mut self, next: i64) {
+        (self.floor, self.is_taken_from) = (next, true);
     }
 }
 
