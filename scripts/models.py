@@ -185,6 +185,40 @@ def rounds():
     )
 
 
+def heavy_16():
+    """Four convolutions that share their weights, over a row that is spread out to 32 channels: some 20 million multiplications, out of 16
+    numbers. A batch of many rows takes many times as long."""
+    weights, channels, side = Weights(1616), 32, 24
+    spread = weights.layer("spread", (channels, 16, 1, 1), 16)
+    shared = weights.layer("shared", (channels, channels, 3, 3), channels * 9)
+    classes = weights.layer("classes", (10, channels), channels)
+    nodes = [
+        helper.make_node("Reshape", ["input", "pixel"], ["pixels"]),
+        helper.make_node("Expand", ["pixels", "plane"], ["planes"]),
+        helper.make_node("Conv", ["planes", *spread], ["layer0"], kernel_shape=[1, 1]),
+    ]
+    for number in range(4):
+        nodes.append(
+            helper.make_node("Conv", [f"layer{number}", *shared], [f"sum{number}"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"sum{number}"], [f"layer{number + 1}"]))
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["layer4"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"], axis=1),
+        helper.make_node("Gemm", ["features", *classes], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    shapes = [("pixel", [-1, 16, 1, 1]), ("plane", [1, 1, side, side])]
+    return model(
+        "heavy-16",
+        "Classifier of 16 numbers that takes its time: convolutions over 32 channels of 24 by 24.",
+        [value("input", ["batch", 16])],
+        [value("probabilities", ["batch", 10])],
+        nodes,
+        [*weights.named, *((name, np.array(shape, dtype=np.int64)) for name, shape in shapes)],
+    )
+
+
 def awkward():
     """The models that tests refuse, or that fail, each in its own way."""
     row = [value("input", ["batch", 4])]
@@ -281,6 +315,7 @@ def awkward():
         [helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)],
     )
     yield "rounds", rounds()
+    yield "heavy-16", heavy_16()
     whole = dict(served())["mlp-16"]
     yield "truncated", whole[: len(whole) // 2]
 

@@ -363,8 +363,8 @@ impl Observer for Metrics {
         series.latency.observe_all(batch.rows.iter().map(|row| micros(row.total)));
         self.tenants.batch(batch.rows);
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in batch.rows {
-            latency.saturating_record(micros(row.total));
+        for rows in batch.rows.chunk_by(|row, next| row.total == next.total) {
+            latency.saturating_record_n(micros(rows[0].total), rows.len() as u64);
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) fn all() -> Vec<Piece> {
 
 fn reading(name: &'static str, floats: usize) -> Piece {
     let value = request(MODELS[0], floats, Some(4));
-    let (mut values, mut text) = (Vec::new(), Vec::new());
+    let (mut values, mut text) = (Vec::new(), String::new());
     let round = Box::new(move || {
         values.clear();
         text.clear();

@@ -86,7 +86,7 @@ fn observing() -> f64 {
 
 fn made(number: usize, names: &[String]) -> Block {
     let mut polled = Polled::default();
-    let (mut text, mut rows) = (Vec::new(), Vec::new());
+    let (mut text, mut rows) = (String::new(), Vec::new());
     for row in 0..ROWS {
         let place = number * ROWS + row;
         let lease =
@@ -94,7 +94,7 @@ fn made(number: usize, names: &[String]) -> Block {
         polled.records.push(Some(b"tenant|m"), Some(&[b'1'; 280]));
         polled.origins.push((lease, Offset(0)));
         let start = u32::try_from(text.len()).unwrap_or(0);
-        text.extend_from_slice(names[place * 7 % names.len()].as_bytes());
+        text.push_str(&names[place * 7 % names.len()]);
         let tenant_id = start..u32::try_from(text.len()).unwrap_or(0);
         rows.push(Row { record: u32::try_from(row).unwrap_or(0), request_id: 0..0, tenant_id });
     }

@@ -7,7 +7,7 @@ use dataflows::capacity::report::{Estimate, ModelReport};
 use dataflows::capacity::{WhatIf, replay};
 use tidemill::experiment::Failure;
 
-use crate::scene::{Look, RATE, Stage};
+use crate::scene::{Look, Scene, Stage};
 
 /// The load is raised to this part of what is said to be borne.
 const LOADED: f64 = 0.7;
@@ -37,7 +37,7 @@ impl P99 {
 }
 
 /// Raises the load, and compares.
-pub(crate) fn compare(stage: &Stage, seen: &Look) -> Result<Vec<P99>, Failure> {
+pub(crate) fn compare(stage: &Stage, scene: &Scene, seen: &Look) -> Result<Vec<P99>, Failure> {
     let total = &seen.report.total;
     let Some(bears) = total.rate_max else { return Ok(Vec::new()) };
     let times = LOADED * bears.value / total.arriving.mean;
@@ -47,14 +47,14 @@ pub(crate) fn compare(stage: &Stage, seen: &Look) -> Result<Vec<P99>, Failure> {
     let case = replay(&raised, &seen.ticks);
     let Some((now, case)) = now.zip(case) else { return Ok(Vec::new()) };
     let case = case.doubted(&now, &seen.report);
-    stage.traffic.set_rate(RATE * times);
+    stage.traffic.set_rate(scene.work.rate() * times);
     thread::sleep(SETTLE);
     let look = |_| {
         thread::sleep(MEASURED);
         Ok(stage.look(MEASURED)?.report.models)
     };
     let looks: Vec<Vec<ModelReport>> = (0..TIMES).map(look).collect::<Result<_, Failure>>()?;
-    stage.traffic.set_rate(RATE);
+    stage.traffic.set_rate(scene.work.rate());
     thread::sleep(SETTLE);
     let model = |model: &ModelReport| {
         let replayed = case.models.iter().find(|replayed| replayed.model == model.model)?;

@@ -18,10 +18,8 @@ use tidemill::experiment::{Failure, Setup};
 
 use crate::drain::drain;
 use crate::latency::{P99, compare};
-use crate::scene::{RATE, Scene, Stage};
+use crate::scene::{ROOT, Scene, Stage, Work};
 use crate::traffic::Sent;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What is to come to rest before anything counts: the first batches open models, and a broker that has just started is slow.
 const SETTLE: Duration = Duration::from_secs(6);
@@ -50,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     scenes: usize,
     /// Only this scene, counted from 1
-    #[arg(long, conflicts_with = "scenes", value_parser = clap::value_parser!(u64).range(1..=9))]
+    #[arg(long, conflicts_with = "scenes", value_parser = clap::value_parser!(u64).range(1..=10))]
     scene: Option<u64>,
 }
 
@@ -61,14 +59,19 @@ const MIXES: [&[(&str, &[usize], usize)]; 3] = [
     &[("mlp-16", &[16], 64), ("cnn-6x64", &[6, 64], 32), ("ffnn-784", &[784], 8)],
 ];
 
+/// A model that a core is busy with for a third of a millisecond a row.
+const HEAVY: &[(&str, &[usize], usize)] = &[("heavy-16", &[16], 16)];
+
 fn scenes() -> Vec<Scene> {
     let mut scenes = Vec::new();
     for (place, skew) in [0.8, 1.1, 1.4].into_iter().enumerate() {
         for (number, mix) in MIXES.into_iter().enumerate() {
             let bursts = (place + number) % 2 == 1;
-            scenes.push(Scene { skew, mix, bursts, seed: 100 + (place * 3 + number) as u64 });
+            let seed = 100 + (place * 3 + number) as u64;
+            scenes.push(Scene { skew, mix, work: Work::Paced, bursts, seed });
         }
     }
+    scenes.push(Scene { skew: 1.1, mix: HEAVY, work: Work::Computed, bursts: false, seed: 109 });
     scenes
 }
 
@@ -119,7 +122,7 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
     let setup = Setup {
         system: System::Tidemill { program: env!("CARGO_BIN_EXE_tidemill").into(), under: None },
         file: Some(format!("{ROOT}/tidemill.toml").into()),
-        sets: vec![format!("kafka.bootstrap_servers={bootstrap}"), format!("models.path={ROOT}/models")],
+        sets: vec![format!("kafka.bootstrap_servers={bootstrap}")],
     };
     let mut figures = Figures::default();
     let first = u64::try_from(args.scenes).unwrap_or(u64::MAX);
@@ -155,6 +158,21 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What batches take, as it was seen.
+fn tell_costs(report: &Report, when: &str) {
+    for model in &report.models {
+        println!(
+            "  {} {when}: batches take {:.0} us + {:.0} us a row, by {}, and {:.0} us to be handed over; {:.1} rows each",
+            model.model,
+            model.fixed_micros,
+            model.row_micros,
+            model.cost_from,
+            model.handoff_micros,
+            model.batch_rows
+        );
+    }
+}
+
 fn median(errors: impl Iterator<Item = f64>) -> f64 {
     let mut errors: Vec<f64> = errors.collect();
     errors.sort_by(f64::total_cmp);
@@ -166,13 +184,14 @@ fn play(args: &Args, setup: &Setup, scene: &Scene, figures: &mut Figures) -> Res
     let observed = Duration::from_secs(args.observe);
     thread::sleep(SETTLE + observed);
     let seen = stage.look(observed)?;
-    figures.latencies.extend(compare(&stage, &seen)?);
+    figures.latencies.extend(compare(&stage, scene, &seen)?);
     let report = &seen.report;
+    tell_costs(report, "observed");
     for partition in chosen(report, args.drains) {
         figures.outcomes.extend(predict(&stage, report, scene, partition)?);
         thread::sleep(Duration::from_secs(2));
     }
-    let bears = report.total.rate_max.map_or(RATE, |rate| rate.value);
+    let bears = report.total.rate_max.map_or(scene.work.rate(), |rate| rate.value);
     overload(&stage, bears * OVERLOAD, &mut figures.named)?;
     stage.close()
 }
@@ -255,6 +274,7 @@ fn overload(stage: &Stage, rate: f64, named: &mut Named) -> Result<(), Failure> 
     let middle = moment()?;
     thread::sleep(OVERLOAD_TIME / 2);
     let report = stage.look(OVERLOAD_TIME)?.report;
+    tell_costs(&report, "overloaded");
     let after = moment()?;
     for found in &report.partitions {
         let halves = [grew(&before, &middle, found.partition), grew(&middle, &after, found.partition)];

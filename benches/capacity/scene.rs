@@ -1,9 +1,11 @@
-//! A load on an engine whose devices take time for which nobody computes: what is predicted of it, and what then happens.
+//! A load on an engine: what is predicted of it, and what then happens.
 
+use std::path::Path;
 use std::time::Duration;
 
 use dataflows::capacity::{Basis, Objective, Report, Tick, analyse};
 use operators::broker::kafka::KafkaBroker;
+use tempfile::TempDir;
 use tidemill::capacity::{basis, fetch};
 use tidemill::experiment::raw::Raw;
 use tidemill::experiment::system::Running;
@@ -13,14 +15,48 @@ use tidemill::surroundings::kafka_config;
 
 use crate::traffic::{Target, Traffic};
 
+/// Where the project lies.
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
 /// Partitions of the topic.
 pub(crate) const PARTITIONS: i32 = 8;
 
 /// Tenants.
 const TENANTS: usize = 60;
 
-/// Requests a second that the load begins with: less than half of what the devices bear.
-pub(crate) const RATE: f64 = 1_200.0;
+/// What takes an executor's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Two executors whose batches take time for which nobody computes, so that the machine's cores are free for everything else.
+    Paced,
+    /// One that computes, on a core that it shares with the broker, the load and the rest of the engine.
+    Computed,
+}
+
+impl Work {
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::Paced => &["onnx.pace.fixed=4ms", "onnx.pace.row=500us", "onnx.executors=2", "workers=2"],
+            Self::Computed => &["onnx.executors=1", "workers=1"],
+        }
+    }
+
+    /// Requests a second that the load begins with: less than half of what the executors bear.
+    pub(crate) fn rate(self) -> f64 {
+        match self {
+            Self::Paced => 1_200.0,
+            Self::Computed => 600.0,
+        }
+    }
+
+    /// Where its models lie, in the project.
+    fn models(self) -> &'static str {
+        match self {
+            Self::Paced => "models",
+            Self::Computed => "tests/models",
+        }
+    }
+}
 
 /// A load.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +65,7 @@ pub(crate) struct Scene {
     pub(crate) skew: f64,
     /// The models, and the largest batch of each.
     pub(crate) mix: &'static [(&'static str, &'static [usize], usize)],
+    pub(crate) work: Work,
     /// Whether it comes in bursts.
     pub(crate) bursts: bool,
     /// Decides tenants and numbers.
@@ -39,8 +76,20 @@ impl Scene {
     /// Its name, for people.
     pub(crate) fn name(&self) -> String {
         let mix: Vec<String> = self.mix.iter().map(|(model, _, rows)| format!("{model} of {rows}")).collect();
+        let computed = if self.work == Work::Computed { ", computed" } else { "" };
         let bursts = if self.bursts { ", bursts" } else { "" };
-        format!("Zipf {}, {}{bursts}", self.skew, mix.join(" + "))
+        format!("Zipf {}, {}{computed}{bursts}", self.skew, mix.join(" + "))
+    }
+
+    /// Its models alone: an engine opens all that it finds.
+    fn models(&self) -> std::io::Result<TempDir> {
+        let folder = tempfile::tempdir()?;
+        for (model, _, _) in self.mix {
+            let file = format!("{model}.onnx");
+            let from = Path::new(ROOT).join(self.work.models()).join(&file);
+            std::fs::copy(from, folder.path().join(file))?;
+        }
+        Ok(folder)
     }
 }
 
@@ -58,21 +107,20 @@ pub(crate) struct Stage {
     pub(crate) target: Target,
     pub(crate) traffic: Traffic,
     offsets: Raw,
+    /// Gone with the stage.
+    _models: TempDir,
 }
 
 impl Stage {
     /// Starts the engine and the load, and lets both come to rest.
     pub(crate) fn open(setup: &Setup, scene: &Scene) -> Result<Self, Failure> {
         let mut setup = setup.clone();
-        for set in [
-            "onnx.pace.fixed=4ms",
-            "onnx.pace.row=500us",
-            "onnx.executors=2",
-            "workers=2",
-            "commit.interval=50ms",
-        ] {
+        for set in scene.work.settings() {
             setup = setup.with(set);
         }
+        setup = setup.with("commit.interval=50ms");
+        let models = scene.models().map_err(|source| Failure::io("copy the models of a scene", source))?;
+        setup = setup.with(&format!("models.path={}", models.path().display()));
         setup = setup.with(&format!("topics.requests.partitions={PARTITIONS}"));
         for (model, _, rows) in scene.mix {
             setup = setup.with(&format!("models.{model}.batch.size_max={rows}"));
@@ -89,9 +137,9 @@ impl Stage {
         let running = Running::start(&setup, &world)?;
         let broker = KafkaBroker::new(kafka_config(&world.config))?;
         let target = Target::new(broker, &world.config.topics.requests.name, PARTITIONS, load);
-        let traffic = Traffic::start(target.clone(), RATE, scene.bursts);
+        let traffic = Traffic::start(target.clone(), scene.work.rate(), scene.bursts);
         let offsets = Raw::of_offsets(&world.config, &world.config.kafka.group)?;
-        Ok(Self { world, running, target, traffic, offsets })
+        Ok(Self { world, running, target, traffic, offsets, _models: models })
     }
 
     /// What the engine has seen in its last seconds, `span` at most.

@@ -42,7 +42,7 @@ pub(crate) fn run() -> Vec<Value> {
 
 fn beside(clock: &dyn Clock, floats: usize, decimals: Option<usize>) -> Value {
     let value = request("mlp-16", floats, decimals);
-    let (mut values, mut text) = (Vec::new(), Vec::new());
+    let (mut values, mut text) = (Vec::new(), String::new());
     let mut ours = || {
         values.clear();
         text.clear();
@@ -57,7 +57,7 @@ fn beside(clock: &dyn Clock, floats: usize, decimals: Option<usize>) -> Value {
         black_box(&request.input);
     };
     let records = tensor(floats);
-    let (mut raw, mut raw_text) = (Vec::new(), Vec::new());
+    let (mut raw, mut raw_text) = (Vec::new(), String::new());
     let mut tensor = || {
         raw.clear();
         raw_text.clear();

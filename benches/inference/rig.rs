@@ -253,7 +253,7 @@ fn row(number: usize, due: Moment, tenant: u16) -> Arc<Block> {
     polled.origins.push((Lease { partition: Partition(0), term: Term(1) }, Offset(offset)));
     polled.times.push(RecordTime { millis: 1_767_225_600_000, append: false });
     let mut block = Block::new(ModelIndex(0), 0, vec![Column::of_floats(1, vec![0.5])], Arc::new(polled));
-    block.text = format!("request-tenant-{tenant:05}").into_bytes();
+    block.text = format!("request-tenant-{tenant:05}");
     block.rows.push(Row { record: 0, request_id: 0..7, tenant_id: 8..20 });
     Arc::new(block)
 }

@@ -37,7 +37,7 @@ fn decode(criterion: &mut Criterion) {
         );
         group.throughput(Throughput::Bytes(value.len() as u64));
         group.bench_with_input(BenchmarkId::new("ours", &name), value.as_bytes(), |bencher, value| {
-            let (mut values, mut text) = (Vec::new(), Vec::new());
+            let (mut values, mut text) = (Vec::new(), String::new());
             bencher.iter(|| {
                 values.clear();
                 text.clear();
@@ -65,7 +65,7 @@ fn decode_tensors(criterion: &mut Criterion) {
         let records = tensor(floats);
         group.throughput(Throughput::Bytes(4 * floats as u64));
         group.bench_function(BenchmarkId::new("x-tensor", floats), |bencher| {
-            let (mut values, mut text) = (Vec::new(), Vec::new());
+            let (mut values, mut text) = (Vec::new(), String::new());
             bencher.iter(|| {
                 values.clear();
                 text.clear();

@@ -88,14 +88,14 @@ pub(crate) fn block(rows: usize, floats: usize) -> Arc<Block> {
 
 /// Appends a row as decode does: its floats, its two texts, and its line in the column.
 pub(crate) fn push_row(block: &mut Block, values: &[f32]) {
-    let position = |text: &Vec<u8>| u32::try_from(text.len()).expect("a block of a bench is small");
+    let position = |text: &str| u32::try_from(text.len()).expect("a block of a bench is small");
     let record = u32::try_from(block.rows.len()).expect("a block of a bench is small");
     let Values::F32(floats) = &mut block.columns[0].values else { unreachable!("a bench gives floats") };
     floats.extend_from_slice(values);
     let start = position(&block.text);
-    block.text.extend_from_slice(REQUEST_ID.as_bytes());
+    block.text.push_str(REQUEST_ID);
     let middle = position(&block.text);
-    block.text.extend_from_slice(TENANT_ID.as_bytes());
+    block.text.push_str(TENANT_ID);
     let end = position(&block.text);
     block.rows.push(Row { record, request_id: start..middle, tenant_id: middle..end });
 }

@@ -42,7 +42,7 @@ fn pack(block: &Block) -> Vec<u64> {
     let mut words = Vec::new();
     let shared = bincode::serialize(&Shared::of(block)).expect("memory takes all that is written");
     push(&mut words, Some(&shared));
-    push(&mut words, Some(&block.text));
+    push(&mut words, Some(block.text.as_bytes()));
     push(&mut words, Some(bytemuck::cast_slice(block.columns[0].values.numbers::<f32>())));
     words.push(block.len() as u64);
     for (place, row) in block.rows.iter().enumerate() {
@@ -106,7 +106,7 @@ impl<'a> Words<'a> {
 fn unpack(words: &mut Words<'_>) -> Block {
     let shared: Shared =
         bincode::deserialize(words.bytes().unwrap_or_default()).expect("it is what was encoded");
-    let text = words.bytes().unwrap_or_default().to_vec();
+    let text = String::from_utf8(words.bytes().unwrap_or_default().to_vec()).expect("it is what was encoded");
     let floats = bytemuck::cast_slice(words.bytes().unwrap_or_default()).to_vec();
     let count = words.word();
     let mut rows = Vec::new();

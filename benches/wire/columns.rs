@@ -31,6 +31,10 @@ pub(crate) struct Shared {
     polled_at: Moment,
 }
 
+fn utf8(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("it is what was encoded")
+}
+
 impl Shared {
     pub(crate) fn of(block: &Block) -> Self {
         Self {
@@ -44,7 +48,7 @@ impl Shared {
     }
 
     /// A block of these rows.
-    pub(crate) fn block(self, floats: Vec<f32>, rows: Vec<Row>, text: Vec<u8>, mut polled: Polled) -> Block {
+    pub(crate) fn block(self, floats: Vec<f32>, rows: Vec<Row>, text: String, mut polled: Polled) -> Block {
         polled.polled_at = self.polled_at;
         let mut column = Column::of_floats(1, floats);
         column.axes = self.axes;
@@ -112,7 +116,7 @@ impl Wire for Columnar {
         let stash: Stash<Requests, &[u8]> =
             Stash::try_from_bytes(&rest[len.next_multiple_of(8)..]).expect("it is what was encoded");
         let requests = stash.borrow();
-        let (mut floats, mut text) = (Vec::new(), Vec::new());
+        let (mut floats, mut text) = (Vec::new(), String::new());
         let mut rows = Vec::with_capacity(requests.len());
         let mut polled = Polled::default();
         for request in requests.into_index_iter() {
@@ -127,9 +131,9 @@ impl Wire for Columnar {
             polled.origins.push((lease, Offset(*request.offset)));
             polled.times.push(RecordTime { millis: *request.millis, append: request.append });
             let start = text.len() as u32;
-            text.extend_from_slice(request.request_id.as_slice());
+            text.push_str(utf8(request.request_id.as_slice()));
             let middle = text.len() as u32;
-            text.extend_from_slice(request.tenant_id.as_slice());
+            text.push_str(utf8(request.tenant_id.as_slice()));
             rows.push(Row {
                 record: record as u32,
                 request_id: start..middle,

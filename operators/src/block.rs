@@ -28,7 +28,7 @@ pub struct Block {
     /// A column: what else is known of each row.
     pub rows: Vec<Row>,
     /// The text that `rows` points into: request ids and tenant ids, unescaped.
-    pub text: Vec<u8>,
+    pub text: String,
     /// The original records, until each has its outcome.
     pub polled: Arc<Polled>,
 }
@@ -47,7 +47,7 @@ pub struct Row {
 impl Block {
     /// An empty block of a model with these inputs.
     pub fn new(model: ModelIndex, home: usize, columns: Vec<Column>, polled: Arc<Polled>) -> Self {
-        let (class, rows, text) = (Class::default(), Vec::new(), Vec::new());
+        let (class, rows, text) = (Class::default(), Vec::new(), String::new());
         Self { model, class, home, device: 0, columns, rows, text, polled }
     }
 
@@ -135,7 +135,7 @@ impl Block {
             let tenant = self.tenant_id(first);
             let is_other = |row: &usize| {
                 let Range { start, end } = self.rows[*row].tenant_id;
-                &self.text[start as usize..end as usize] != tenant.as_bytes()
+                &self.text[start as usize..end as usize] != tenant
             };
             let next = rest.clone().find(is_other).unwrap_or(rest.end);
             rest.start = next;
@@ -144,7 +144,6 @@ impl Block {
     }
 
     fn str(&self, range: &Range<u32>) -> &str {
-        std::str::from_utf8(&self.text[range.start as usize..range.end as usize])
-            .expect("decode writes only text that it has checked")
+        &self.text[range.start as usize..range.end as usize]
     }
 }

@@ -45,6 +45,6 @@ pub struct Tensors<'a> {
 }
 
 /// Where the next text will stand.
-fn position(text: &[u8]) -> u32 {
+fn position(text: &str) -> u32 {
     u32::try_from(text.len()).expect("a block's text stays below 4 GiB")
 }

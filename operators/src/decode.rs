@@ -112,7 +112,7 @@ impl DecodeParts {
             devices: self.catalog.devices(),
             of_classes: BTreeMap::new(),
             row: Vec::new(),
-            text: Vec::new(),
+            text: String::new(),
         };
         let mut skipped = polled.skipped.iter().copied().peekable();
         for (place, record) in polled.records.iter().enumerate() {
@@ -174,7 +174,7 @@ impl DecodeParts {
             None => (Reason::UnknownModel, "there is no model of this id in the model store".to_owned()),
         };
         // A body that contradicts its header, or is none, is the more basic fault: say that.
-        let mut text = Vec::new();
+        let mut text = String::new();
         let request = reading::names(record, &mut text)?;
         let tenant = text_at(&text, &request.tenant_id);
         if request.model_id.as_bytes() != id {
@@ -227,7 +227,7 @@ struct Blocks<'p> {
     of_classes: BTreeMap<(ModelIndex, usize, Class), usize>,
     /// Where a row is read whose block is not known yet.
     row: Vec<Column>,
-    text: Vec<u8>,
+    text: String,
 }
 
 impl Blocks<'_> {
@@ -305,7 +305,7 @@ impl Blocks<'_> {
         let block = &mut self.blocks[at];
         block.push_inputs(inputs, &self.row);
         let start = u32::try_from(block.text.len()).expect("a block's text stays below 4 GiB");
-        block.text.extend_from_slice(&self.text);
+        block.text.push_str(&self.text);
         let moved = |range: std::ops::Range<u32>| start + range.start..start + range.end;
         let record = u32::try_from(place).expect("an activation polls fewer than 2^32 records");
         let (request_id, tenant_id) = (moved(request.request_id), moved(request.tenant_id));
@@ -360,13 +360,13 @@ fn not_finite(tenant: String) -> Refusal<'static> {
 
 fn tenant_of(record: RecordView<'_>) -> Option<String> {
     record.value()?;
-    let mut text = Vec::new();
+    let mut text = String::new();
     match reading::names(record, &mut text) {
         Ok(request) => Some(text_at(&text, &request.tenant_id)),
         Err(refusal) => refusal.tenant,
     }
 }
 
-fn text_at(text: &[u8], range: &std::ops::Range<u32>) -> String {
-    String::from_utf8_lossy(&text[range.start as usize..range.end as usize]).into_owned()
+fn text_at(text: &str, range: &std::ops::Range<u32>) -> String {
+    text[range.start as usize..range.end as usize].to_owned()
 }

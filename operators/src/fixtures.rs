@@ -126,7 +126,7 @@ pub(crate) fn block(model: ModelIndex, lease: Lease, rows: &[Vec<f32>], at: Mome
     let row_len = rows.first().map_or(1, Vec::len);
     let column = Column::of_floats(row_len, rows.concat());
     let mut block = Block::new(model, 0, vec![column], polled(lease, &messages, at));
-    block.text = b"racme".to_vec();
+    "racme".clone_into(&mut block.text);
     for (record, _) in (0..).zip(rows) {
         block.rows.push(Row { record, request_id: 0..1, tenant_id: 1..5 });
     }
@@ -139,7 +139,7 @@ pub(crate) fn block_of(model: ModelIndex, lease: Lease, tenants: &[&str], at: Mo
     let block = Arc::make_mut(&mut of_acme);
     for (row, tenant) in block.rows.iter_mut().zip(tenants) {
         let start = u32::try_from(block.text.len()).unwrap();
-        block.text.extend_from_slice(tenant.as_bytes());
+        block.text.push_str(tenant);
         row.tenant_id = start..u32::try_from(block.text.len()).unwrap();
     }
     of_acme

@@ -43,17 +43,17 @@ pub struct Drained {
 pub fn drain(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Failure> {
     let warm = requests / WARM_UP_ONE_IN;
     let mut load = world.load(warm + requests)?;
-    let running = Running::start(setup, world)?;
+    let mut running = Running::start(setup, world)?;
     world.write(&mut load, warm)?;
     let done = Done::new(world)?;
-    done.wait(world, warm, STUCK)?;
+    done.wait(world, warm, STUCK).map_err(|failure| running.blamed(failure))?;
     // The system is at rest before there is anything to do, so that neither its start nor the first touch of its memory is part of
     // what is measured: on a virtual machine that alone may cost as much as the work.
     let waiting = world.preload(load, warm)?;
     let before = running.cpu()?;
     let clock = SystemClock::new();
     waiting.commit()?;
-    done.wait(world, warm + requests, STUCK)?;
+    done.wait(world, warm + requests, STUCK).map_err(|failure| running.blamed(failure))?;
     let took = clock.now().since(Moment::START);
     let spent = running.cpu()?.saturating_sub(before);
     let memory = running.stop()?;
@@ -69,10 +69,10 @@ pub fn drain(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Fai
 pub fn drain_killed(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Failure> {
     let mut load = world.load(requests)?;
     world.write(&mut load, requests)?;
-    let first = Running::start(setup, world)?;
+    let mut first = Running::start(setup, world)?;
     let done = Done::new(world)?;
     let clock = SystemClock::new();
-    done.wait_for_sum(requests / 3, STUCK)?;
+    done.wait_for_sum(requests / 3, STUCK).map_err(|failure| first.blamed(failure))?;
     first.kill()?;
     let (killed, was) = (clock.now(), done.sum()?);
     if was >= requests {
@@ -80,10 +80,10 @@ pub fn drain_killed(setup: &Setup, world: &World, requests: u64) -> Result<Drain
             "everything was done before the system was killed: ask for more requests".into(),
         ));
     }
-    let second = Running::launch(setup, world)?;
-    done.wait_for_sum(was + 1, STUCK_KILLED)?;
+    let mut second = Running::launch(setup, world)?;
+    done.wait_for_sum(was + 1, STUCK_KILLED).map_err(|failure| second.blamed(failure))?;
     let recovery = clock.now().since(killed);
-    done.wait(world, requests, STUCK_KILLED)?;
+    done.wait(world, requests, STUCK_KILLED).map_err(|failure| second.blamed(failure))?;
     let took = clock.now().since(Moment::START);
     let spent = second.cpu()?;
     let memory = second.stop()?;

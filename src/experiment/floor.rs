@@ -192,7 +192,7 @@ fn consume(world: &World, requests: u64) -> Result<u64, Failure> {
 #[derive(Default)]
 struct Decoded {
     values: Vec<f32>,
-    text: Vec<u8>,
+    text: String,
     ids: Vec<(Range<u32>, Range<u32>)>,
 }
 
@@ -211,7 +211,7 @@ impl Decoded {
     }
 
     fn text(&self, range: &Range<u32>) -> &str {
-        std::str::from_utf8(&self.text[range.start as usize..range.end as usize]).unwrap_or_default()
+        &self.text[range.start as usize..range.end as usize]
     }
 }
 

@@ -81,7 +81,7 @@ pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure>
     let warm = due_before(asked.warm_up);
     let counted = due_before(asked.warm_up + asked.window) - warm;
     let load = world.load(warm + counted)?;
-    let running = Running::start(setup, world)?;
+    let mut running = Running::start(setup, world)?;
     let clock = Arc::new(SystemClock::new());
     let start = clock.now().after(Duration::from_millis(500));
     let window = start.after(schedule.due(warm))..start.after(schedule.due(warm + counted));
@@ -126,7 +126,8 @@ pub fn run(setup: &Setup, world: &World, asked: Loop) -> Result<Looped, Failure>
         progress.over.store(true, Ordering::Relaxed);
     }
     writing.join().map_err(|_| panicked("the load"))??;
-    let Seen { mut latencies, in_window } = reading.join().map_err(|_| panicked("the reader"))??;
+    let seen = reading.join().map_err(|_| panicked("the reader"))?;
+    let Seen { mut latencies, in_window } = seen.map_err(|failure| running.blamed(failure))?;
     let memory = if asked.grace.is_none() { running.stop()? } else { running.kill().map(|()| 0)? };
     Ok(Looped {
         requests: warm + counted,

@@ -111,6 +111,11 @@ impl Running {
         }
     }
 
+    /// What is to be told of a failure that may be this system's: that it has ended, if it has.
+    pub fn blamed(&mut self, failure: Failure) -> Failure {
+        self.still_runs().err().unwrap_or(failure)
+    }
+
     /// CPU time so far, of the process and those that it has started.
     ///
     /// # Errors

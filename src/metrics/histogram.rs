@@ -53,8 +53,13 @@ impl Histogram {
     pub(super) fn observe_all(&self, values: impl Iterator<Item = u64>) {
         let Inner { scale, counts, sum } = &*self.0;
         let (mut added, mut total) = ([0u64; BOUNDS_MAX + 1], 0u64);
+        // Rows that were polled together have the same.
+        let (mut last, mut bucket) = (None, 0);
         for value in values {
-            added[scale.bounds.partition_point(|bound| *bound < value)] += 1;
+            if last.replace(value) != Some(value) {
+                bucket = scale.bounds.partition_point(|bound| *bound < value);
+            }
+            added[bucket] += 1;
             total = total.saturating_add(value);
         }
         for (count, added) in counts.iter().zip(added).filter(|(_, added)| *added > 0) {

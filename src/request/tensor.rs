@@ -101,14 +101,14 @@ mod tests {
             records.push(None, Some(&value));
             good.iter().for_each(|(name, value)| records.push_header(name.as_bytes(), Some(value.as_bytes())));
             strange.iter().for_each(|(name, value)| records.push_header(name.as_bytes(), value.as_deref()));
-            let (mut values, mut text) = (Vec::new(), Vec::new());
+            let (mut values, mut text) = (Vec::new(), String::new());
             let engine = x_tensor::decode(records.get(0), &mut values, &mut text);
             match (read(records.get(0)), engine) {
                 (Ok(request), Ok(engine)) => {
                     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
                     prop_assert_eq!(bits(&request.input), bits(&values));
-                    prop_assert_eq!(&text[engine.request_id.start as usize..engine.request_id.end as usize], request.request_id.as_bytes());
-                    prop_assert_eq!(&text[engine.tenant_id.start as usize..engine.tenant_id.end as usize], request.tenant_id.as_bytes());
+                    prop_assert_eq!(&text[engine.request_id.start as usize..engine.request_id.end as usize], &request.request_id);
+                    prop_assert_eq!(&text[engine.tenant_id.start as usize..engine.tenant_id.end as usize], &request.tenant_id);
                     prop_assert!(x_tensor::fit(engine.axes.unwrap(), &request.shape.unwrap()));
                 }
                 // Ours reads the other types too, and what is wrong beside the type comes to it in another order.

@@ -3,8 +3,10 @@
 //! It is bounded: so many keys of each partition are told apart, the most frequent ones ([`sketch`](super::sketch)).
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::quality::FixedState;
 
 use operators::block::Block;
 use operators::catalog::ModelIndex;
@@ -14,7 +16,7 @@ use operators::observe::{BatchSeen, CostSeen, LeaseSeen};
 use super::bursts::Bursts;
 use super::sketch::Sketch;
 use super::sums::Line;
-use super::tick::{CellTick, Cost, ModelTick, PartitionTick, StageTick, Tick, bucket};
+use super::tick::{BUCKETS, CellTick, Cost, ModelTick, PartitionTick, StageTick, Tick, bucket};
 
 /// The longest name of a tenant that is kept, in bytes; a longer one is cut, and still told apart.
 const NAME_MAX: usize = 64;
@@ -39,18 +41,29 @@ struct Seen {
     bursts: Bursts,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Model {
     batches: Line,
     handoffs: Line,
-    latency: BTreeMap<u8, i64>,
+    /// How many rows took so long, by [`bucket`].
+    latency: Box<[i64; BUCKETS]>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { batches: Line::default(), handoffs: Line::default(), latency: Box::new([0; BUCKETS]) }
+    }
+}
+
+impl Model {
+    fn took(&mut self, micros: u64, rows: i64) {
+        self.latency[usize::from(bucket(micros))] += rows;
+    }
 }
 
 /// A number for an id: comparing numbers is quicker than comparing texts, for each record. Two tenants of one number would be counted together.
 fn number(tenant: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(tenant.as_bytes());
-    hasher.finish()
+    FixedState::default().hash_one(tenant)
 }
 
 fn name(tenant: &str) -> String {
@@ -82,9 +95,10 @@ impl Gatherer {
             let micros = i64::try_from(handoff.as_micros()).unwrap_or(i64::MAX);
             model.handoffs.add(Line::point(1, micros));
         }
-        for row in batch.rows {
-            let micros = u64::try_from(row.total.as_micros()).unwrap_or(u64::MAX);
-            *model.latency.entry(bucket(micros)).or_default() += 1;
+        // Rows that were polled together took equally long.
+        for rows in batch.rows.chunk_by(|row, next| row.total == next.total) {
+            let micros = u64::try_from(rows[0].total.as_micros()).unwrap_or(u64::MAX);
+            model.took(micros, i64::try_from(rows.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -93,13 +107,18 @@ impl Gatherer {
     pub fn decoded(&self, block: &Block) {
         let seen = &mut *self.seen();
         seen.bursts.count(block.polled.polled_at, u32::try_from(block.len()).unwrap_or(u32::MAX));
-        for row in 0..block.len() {
-            let (lease, _) = block.origin(row);
-            let tenant = block.tenant_id(row);
-            let bytes = block.polled.records.get(block.rows[row].record as usize).payload_bytes();
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            let sketch = seen.cells.entry(lease.partition).or_insert_with(|| Sketch::new(self.keys_max));
-            sketch.count((block.model, number(tenant)), || name(tenant), bytes);
+        let partition = |row: usize| block.origin(row).0.partition;
+        let mut rows = (0..block.len()).peekable();
+        // What was polled together came from one partition after the other.
+        while let Some(first) = rows.peek().copied() {
+            let of = partition(first);
+            let sketch = seen.cells.entry(of).or_insert_with(|| Sketch::new(self.keys_max));
+            while let Some(row) = rows.next_if(|row| partition(*row) == of) {
+                let tenant = block.tenant_id(row);
+                let bytes = block.polled.records.get(block.rows[row].record as usize).payload_bytes();
+                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                sketch.count((block.model, number(tenant)), || name(tenant), bytes);
+            }
         }
     }
 
@@ -146,7 +165,7 @@ impl Gatherer {
             .into_iter()
             .map(|(index, model)| {
                 let cost = costs.iter().find(|((of, _), _)| *of == index).map(|(_, cost)| micros(*cost));
-                let latency = model.latency.into_iter().collect();
+                let latency = (0..=u8::MAX).zip(*model.latency).filter(|(_, rows)| *rows > 0).collect();
                 ModelTick {
                     model: id(index),
                     batches: model.batches,
@@ -197,7 +216,7 @@ mod tests {
     /// A block of these tenants' requests, each with ten bytes.
     fn decoded(gatherer: &Gatherer, partition: i32, tenants: &[&str]) {
         let mut polled = Polled { polled_at: Moment::START, ..Polled::default() };
-        let mut text = Vec::new();
+        let mut text = String::new();
         let mut rows = Vec::new();
         for (place, tenant) in (0..).zip(tenants) {
             polled.records.push(Some(b"key"), Some(b"of 7 b."));
@@ -206,7 +225,7 @@ mod tests {
                 .push((Lease { partition: Partition(partition), term: Term(1) }, Offset(place.into())));
             polled.times.push(RecordTime { millis: 0, append: false });
             let start = u32::try_from(text.len()).unwrap();
-            text.extend_from_slice(tenant.as_bytes());
+            text.push_str(tenant);
             let tenant_id = start..u32::try_from(text.len()).unwrap();
             rows.push(Row { record: place, request_id: 0..0, tenant_id });
         }

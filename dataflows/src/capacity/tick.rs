@@ -190,7 +190,10 @@ impl Stage {
     }
 }
 
-/// Buckets of a time: so many to each doubling.
+/// How many buckets of times there are.
+pub const BUCKETS: usize = 256;
+
+/// So many to each doubling.
 const BUCKETS_PER_DOUBLING: f64 = 8.0;
 
 /// The bucket of so many microseconds; the longest that is told apart is an hour.

@@ -127,8 +127,12 @@ pub struct Signs {
 const TICKS_MIN: i64 = 5;
 /// Nothing committed for so many seconds is a stall.
 const STALL_SECONDS: f64 = 10.0;
-/// A lag grows if it does by this share of what comes, beyond chance.
+/// A lag grows if it does by this share of what comes, beyond chance: by so many errors. Where executors are used up somebody falls behind, so
+/// that fewer are enough of one, if this part of what has come together is there.
 const GROWTH_MIN: f64 = 0.02;
+const ERRORS: f64 = 3.0;
+const ERRORS_USED_UP: f64 = 2.0;
+const THERE: f64 = 0.6;
 /// A device, and another stage, is used up from here on.
 const DEVICE_FULL: f64 = 0.88;
 const STAGE_FULL: f64 = 0.9;
@@ -142,10 +146,15 @@ impl Signs {
     /// Whether the lag grows, beyond chance.
     pub fn is_growing(&self) -> bool {
         let least = (GROWTH_MIN * self.arriving.mean).max(0.2);
-        let is_certain = |growing: Mean| growing.mean - 3.0 * growing.error > least;
         // Bursts hide in the noise of a few seconds what a minute shows; and what a minute shows may be over.
-        is_certain(self.lag_growing)
-            || (self.lag_growing.mean > least && is_certain(self.lag_growing_in_span))
+        let grows_by = |errors: f64| {
+            let is_certain = |growing: Mean| growing.mean - errors * growing.error > least;
+            is_certain(self.lag_growing)
+                || (self.lag_growing.mean > least && is_certain(self.lag_growing_in_span))
+        };
+        let has_grown = self.lag_growing.mean * self.seconds;
+        let is_there = super::basis::float(self.lag) >= THERE * has_grown;
+        grows_by(ERRORS) || (self.is_used_up() && is_there && grows_by(ERRORS_USED_UP))
     }
 
     /// Whether records come in smaller numbers than at the beginning, beyond chance.
@@ -319,6 +328,19 @@ mod tests {
         assert!(Signs { lag_growing_in_span: mean(30.0, 3.0), ..bursts }.is_growing());
         let over = Signs { lag_growing: mean(-50.0, 3.0), lag_growing_in_span: mean(30.0, 3.0), ..behind() };
         assert!(!over.is_growing());
+    }
+
+    #[test]
+    fn of_a_lag_where_executors_are_used_up_less_has_to_be_seen() {
+        let doubtful = Signs { lag_growing: mean(12.0, 4.0), ..behind() };
+        assert_eq!(doubtful.verdict(), Verdict::Ok);
+        let used_up = Signs { device_used: Some(0.97), ..doubtful };
+        assert_eq!(used_up.verdict(), Verdict::Saturated);
+        assert_eq!(
+            Signs { lag: 100, ..used_up }.verdict(),
+            Verdict::Ok,
+            "12 a second for 15 seconds are not there"
+        );
     }
 
     /// The four states of the article that this comes from.

@@ -93,7 +93,7 @@ pub fn decode<'a>(
     body: Body,
     inputs: &[TensorSpec],
     row: &mut Vec<Column>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, OpenInferenceError> {
     row.resize_with(inputs.len(), || Column::new(Vec::new(), Dtype::F32));
     let (json, binary) = parts(record, body)?;
@@ -116,7 +116,7 @@ pub fn decode<'a>(
 pub fn decode_names<'a>(
     record: RecordView<'a>,
     body: Body,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, OpenInferenceError> {
     let (json, binary) = parts(record, body)?;
     names(record, Reader::of_any(binary).request(json), text)
@@ -132,7 +132,7 @@ struct Named<'a> {
 fn names<'a>(
     record: RecordView<'a>,
     request: Result<Named<'a>, Wrong>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, OpenInferenceError> {
     let tenant = tenant(record);
     let of_tenant = |wrong| OpenInferenceError { wrong, tenant: tenant.map(str::to_owned) };
@@ -152,9 +152,9 @@ fn tenant(record: RecordView<'_>) -> Option<&str> {
     (!tenant.is_empty()).then_some(tenant)
 }
 
-fn append(id: &str, text: &mut Vec<u8>) -> Range<u32> {
+fn append(id: &str, text: &mut String) -> Range<u32> {
     let start = position(text);
-    text.extend_from_slice(id.as_bytes());
+    text.push_str(id);
     start..position(text)
 }
 

@@ -39,7 +39,7 @@ pub const AXES_MAX: usize = 16;
 /// for (name, value) in [("model_id", "mlp-2"), ("request_id", "r-1"), ("tenant_id", "acme"), ("dtype", "f32"), ("shape", "2")] {
 ///     records.push_header(name.as_bytes(), Some(value.as_bytes()));
 /// }
-/// let (mut values, mut text) = (Vec::new(), Vec::new());
+/// let (mut values, mut text) = (Vec::new(), String::new());
 /// let request = decode(records.get(0), &mut values, &mut text).unwrap();
 /// assert_eq!((values, request.floats, request.axes), (vec![1.0, -0.25], 2, Some("2")));
 /// assert_eq!((text, request.request_id, request.tenant_id), (b"r-1acme".to_vec(), 0..3, 3..7));
@@ -56,7 +56,7 @@ pub const AXES_MAX: usize = 16;
 pub fn decode<'a>(
     record: RecordView<'a>,
     values: &mut Vec<f32>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Request<'a>, TensorError> {
     let tenant = header(record, "tenant_id").and_then(|tenant| not_empty(tenant, "tenant_id"));
     let of_tenant = |problem| TensorError { problem, tenant: tenant.ok().map(str::to_owned) };
@@ -67,7 +67,7 @@ fn read<'a>(
     record: RecordView<'a>,
     tenant: Result<&str, Problem>,
     values: &mut Vec<f32>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Request<'a>, Problem> {
     let request_id = header(record, "request_id").and_then(|id| not_empty(id, "request_id"))?;
     let tenant_id = tenant?;
@@ -104,7 +104,7 @@ pub fn decode_tensors<'a>(
     record: RecordView<'a>,
     inputs: &[TensorSpec],
     row: &mut Vec<Column>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, TensorError> {
     let before = text.len();
     let read = decode_names(record, text)?;
@@ -115,7 +115,7 @@ pub fn decode_tensors<'a>(
         }
         Err(problem) => {
             let tenant = &text[read.tenant_id.start as usize..read.tenant_id.end as usize];
-            let tenant = Some(String::from_utf8_lossy(tenant).into_owned());
+            let tenant = Some(tenant.to_owned());
             text.truncate(before);
             Err(TensorError { problem, tenant })
         }
@@ -131,7 +131,7 @@ pub fn decode_tensors<'a>(
 /// # Panics
 ///
 /// If `text` would hold 4 GiB or more: the caller bounds it far below.
-pub fn decode_names<'a>(record: RecordView<'a>, text: &mut Vec<u8>) -> Result<Tensors<'a>, TensorError> {
+pub fn decode_names<'a>(record: RecordView<'a>, text: &mut String) -> Result<Tensors<'a>, TensorError> {
     let tenant = header(record, "tenant_id").and_then(|tenant| not_empty(tenant, "tenant_id"));
     let of_tenant = |problem| TensorError { problem, tenant: tenant.ok().map(str::to_owned) };
     let ids = || {
@@ -178,9 +178,9 @@ fn read_tensors(record: RecordView<'_>, inputs: &[TensorSpec], row: &mut Vec<Col
     if fit { Ok(()) } else { Err(Problem::Axes) }
 }
 
-fn append(id: &str, text: &mut Vec<u8>) -> std::ops::Range<u32> {
+fn append(id: &str, text: &mut String) -> std::ops::Range<u32> {
     let start = position(text);
-    text.extend_from_slice(id.as_bytes());
+    text.push_str(id);
     start..position(text)
 }
 

@@ -19,7 +19,7 @@ pub(super) fn floats<'a>(
     inputs: &[TensorSpec],
     row_len: usize,
     values: &mut Vec<f32>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Option<Result<Request<'a>, Refusal<'static>>> {
     Some(match form(record) {
         Ok(Form::Json) => match json::decode(record.value().unwrap_or_default(), row_len, values, text) {
@@ -39,7 +39,7 @@ pub(super) fn tensors<'a>(
     record: RecordView<'a>,
     inputs: &[TensorSpec],
     row: &mut Vec<Column>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, Refusal<'static>> {
     match form(record)? {
         Form::Json => {
@@ -64,7 +64,7 @@ pub(super) fn tensors<'a>(
 }
 
 /// Reads what a request says of itself, whatever its inputs are.
-pub(super) fn names<'a>(record: RecordView<'a>, text: &mut Vec<u8>) -> Result<Tensors<'a>, Refusal<'static>> {
+pub(super) fn names<'a>(record: RecordView<'a>, text: &mut String) -> Result<Tensors<'a>, Refusal<'static>> {
     match form(record)? {
         Form::Json => json::decode_names(record.value().unwrap_or_default(), text)
             .map_err(|error| Refusal::undecodable(error.to_string(), error.tenant)),

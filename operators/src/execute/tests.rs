@@ -237,7 +237,7 @@ fn a_result_over_the_topics_limit_is_a_dead_letter_and_its_neighbours_are_not() 
     let mut batch = batch(&rig, &[(0, vec![row(1, false), row(2, false), row(3, false)])]);
     let mut long = Block::clone(&batch.runs[0].block);
     let start = u32::try_from(long.text.len()).unwrap();
-    long.text.extend_from_slice("long".repeat(40).as_bytes());
+    long.text.push_str(&"long".repeat(40));
     long.rows[1].request_id = start..start + 160;
     batch.runs[0].block = Arc::new(long);
     let executed = rig.executor.execute(&batch).unwrap();

@@ -17,7 +17,7 @@ const PRICE: Duration = Duration::from_micros(50);
 fn block(rows: &[(u32, u8)], at: Moment) -> Arc<Block> {
     let polled = Arc::new(Polled { polled_at: at, ..Polled::default() });
     let mut block = Block::new(ModelIndex(0), 0, Vec::new(), polled);
-    block.text = (b'a'..=b'z').collect();
+    block.text = ('a'..='z').collect();
     block.rows = rows
         .iter()
         .map(|(record, tenant)| {

@@ -34,8 +34,8 @@ impl Oracle for Only {
 
 /// What the engine makes of a record: a result if it finds no fault.
 fn of_engine(record: operators::records::RecordView<'_>, inputs: &[TensorSpec]) -> Option<Reason> {
-    let (mut row, mut text) = (Vec::new(), Vec::new());
-    let open_inference = |body, row: &mut Vec<_>, text: &mut Vec<u8>| {
+    let (mut row, mut text) = (Vec::new(), String::new());
+    let open_inference = |body, row: &mut Vec<_>, text: &mut String| {
         open_inference::decode(record, body, inputs, row, text).map_err(|error| match error.wrong.kind {
             open_inference::Kind::Request => Reason::Undecodable,
             open_inference::Kind::Type => Reason::UnsupportedType,

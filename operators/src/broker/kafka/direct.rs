@@ -36,6 +36,7 @@ mod reader;
 mod request;
 mod sender;
 mod settings;
+mod spares;
 mod stored;
 
 use std::sync::Arc;

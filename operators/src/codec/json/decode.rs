@@ -46,7 +46,7 @@ pub fn decode<'a>(
     value: &'a [u8],
     row_len: usize,
     values: &mut Vec<f32>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Request<'a>, DecodeError> {
     let (values_before, text_before) = (values.len(), text.len());
     let mut fields = Fields::default();
@@ -255,16 +255,8 @@ pub(super) struct Fields<'a> {
 
 impl Fields<'_> {
     /// The error of a value that is no request. Its text is taken away again, but for the tenant, which the letter names.
-    pub(super) fn error(
-        self,
-        Fault { problem, at }: Fault,
-        text: &mut Vec<u8>,
-        before: usize,
-    ) -> DecodeError {
-        let tenant = self.tenant_id.map(|tenant| {
-            let tenant = &text[tenant.start as usize..tenant.end as usize];
-            String::from_utf8_lossy(tenant).into_owned()
-        });
+    pub(super) fn error(self, Fault { problem, at }: Fault, text: &mut String, before: usize) -> DecodeError {
+        let tenant = self.tenant_id.map(|tenant| text[tenant.start as usize..tenant.end as usize].to_owned());
         text.truncate(before);
         DecodeError { problem, at, tenant }
     }
@@ -279,7 +271,7 @@ struct Input {
 pub(super) fn read_request<'a>(
     mut cursor: Cursor<'a>,
     inputs: &mut impl Inputs,
-    text: &mut Vec<u8>,
+    text: &mut String,
     fields: &mut Fields<'a>,
 ) -> Result<Ids<'a>, Fault> {
     cursor.pass(b'{', "an object")?;
@@ -348,7 +340,7 @@ fn read_key(cursor: &mut Cursor<'_>) -> Result<Option<Field>, Fault> {
 
 /// Reads a string that may not be empty, and appends it to the text.
 #[inline(always)]
-fn read_id(cursor: &mut Cursor<'_>, text: &mut Vec<u8>, field: Field) -> Result<Range<u32>, Fault> {
+fn read_id(cursor: &mut Cursor<'_>, text: &mut String, field: Field) -> Result<Range<u32>, Fault> {
     let quoted = cursor.string("a string")?;
     let start = position(text);
     quoted.unescape(text)?;

@@ -47,7 +47,7 @@ pub fn decode_tensors<'a>(
     value: &'a [u8],
     inputs: &[TensorSpec],
     row: &mut Vec<Column>,
-    text: &mut Vec<u8>,
+    text: &mut String,
 ) -> Result<Tensors<'a>, TensorsError> {
     row.resize_with(inputs.len(), || Column::new(Vec::new(), Dtype::F32));
     let text_before = text.len();
@@ -96,7 +96,7 @@ pub fn decode_tensors<'a>(
 /// # Panics
 ///
 /// If `text` would hold 4 GiB or more: the caller bounds it far below.
-pub fn decode_names<'a>(value: &'a [u8], text: &mut Vec<u8>) -> Result<Tensors<'a>, DecodeError> {
+pub fn decode_names<'a>(value: &'a [u8], text: &mut String) -> Result<Tensors<'a>, DecodeError> {
     let before = text.len();
     let mut fields = Fields::default();
     match read_request(Cursor::new(value), &mut Anything, text, &mut fields) {

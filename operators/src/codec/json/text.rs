@@ -51,31 +51,32 @@ fn read_any(bytes: &[u8], start: usize) -> Result<(Quoted<'_>, usize), Fault> {
 impl<'a> Quoted<'a> {
     /// The text, copied only if it has escapes.
     pub(in crate::codec) fn text(self) -> Result<Cow<'a, str>, Fault> {
-        let checked = "a string is UTF-8 when it was read, and stays so without its escapes";
-        Ok(match self.bytes()? {
-            Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).expect(checked)),
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).expect(checked)),
-        })
+        if !self.escaped {
+            return Ok(Cow::Borrowed(plain(self.raw)));
+        }
+        let mut text = String::new();
+        self.unescape(&mut text)?;
+        Ok(Cow::Owned(text))
     }
 
     /// Appends the text to `text`.
-    pub(in crate::codec) fn unescape(self, text: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(in crate::codec) fn unescape(self, text: &mut String) -> Result<(), Fault> {
         if !self.escaped {
-            text.extend_from_slice(self.raw);
+            text.push_str(plain(self.raw));
             return Ok(());
         }
         let mut rest = self.raw;
-        while let Some(plain) = memchr::memchr(b'\\', rest) {
-            text.extend_from_slice(&rest[..plain]);
-            rest = &rest[plain..];
+        while let Some(at) = memchr::memchr(b'\\', rest) {
+            text.push_str(plain(&rest[..at]));
+            rest = &rest[at..];
             let (character, length) = read_escape(rest).ok_or_else(|| Fault {
                 problem: Problem::Surrogate,
                 at: self.at + self.raw.len() - rest.len(),
             })?;
-            text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            text.push(character);
             rest = &rest[length..];
         }
-        text.extend_from_slice(rest);
+        text.push_str(plain(rest));
         Ok(())
     }
 
@@ -84,20 +85,26 @@ impl<'a> Quoted<'a> {
         if !self.escaped {
             return Ok(Cow::Borrowed(self.raw));
         }
-        let mut text = Vec::new();
+        let mut text = String::new();
         self.unescape(&mut text)?;
-        Ok(Cow::Owned(text))
+        Ok(Cow::Owned(text.into_bytes()))
     }
 
     /// Checks the escapes.
     pub(super) fn check(self) -> Result<(), Fault> {
-        if self.escaped { self.unescape(&mut Vec::new()) } else { Ok(()) }
+        if self.escaped { self.unescape(&mut String::new()) } else { Ok(()) }
     }
 
     /// Where the inside of the string starts in the value.
     pub(in crate::codec) fn start(self) -> usize {
         self.at
     }
+}
+
+/// A piece of a string between its escapes.
+fn plain(piece: &[u8]) -> &str {
+    std::str::from_utf8(piece)
+        .expect("a string is UTF-8 when it was read, and so is what stands between its escapes")
 }
 
 /// Where the characters that stand for themselves end, and whether all before are ASCII; `false` may be a false alarm.

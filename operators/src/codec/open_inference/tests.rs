@@ -39,12 +39,12 @@ fn record(value: &[u8], json_length: Option<&str>) -> Records {
 }
 
 fn read(inputs: &[TensorSpec], records: &Records, body: Body) -> Result<Vec<Column>, OpenInferenceError> {
-    let (mut row, mut text) = (Vec::new(), b"before".to_vec());
+    let (mut row, mut text) = (Vec::new(), "before".to_owned());
     let read = decode(records.get(0), body, inputs, &mut row, &mut text);
     assert_eq!(text.len(), if read.is_ok() { 11 } else { 6 });
     let read = read?;
     assert_eq!((read.request_id, read.tenant_id, &*read.model_id), (6..7, 7..11, "vad"));
-    let mut text = Vec::new();
+    let mut text = String::new();
     assert_eq!(decode_names(records.get(0), body, &mut text).unwrap().model_id, "vad");
     Ok(row)
 }
@@ -176,7 +176,7 @@ fn a_request_has_an_id_and_a_tenant_and_may_name_its_model() {
     }
     let value = format!(r#"{{"id":"r","model_name":"other","inputs":[{RATE}]}}"#);
     let mut records = record(value.as_bytes(), None);
-    let (mut row, mut text) = (Vec::new(), Vec::new());
+    let (mut row, mut text) = (Vec::new(), String::new());
     assert_eq!(decode(records.get(0), Body::Json, &rate, &mut row, &mut text).unwrap().model_id, "other");
     records.push_header(b"tenant_id", Some(b""));
     let error = decode(records.get(0), Body::Json, &rate, &mut row, &mut text).unwrap_err();
@@ -273,10 +273,10 @@ proptest! {
         request.splice(at..at + 11, br#","inputs":"#.iter().copied());
         let mut records = record(&request, Some(&(json - 1).to_string()));
         records.push_header(b"tenant_id", Some(tenant.as_bytes()));
-        let (mut row, mut text) = (Vec::new(), Vec::new());
+        let (mut row, mut text) = (Vec::new(), String::new());
         let read = decode(records.get(0), body, &outputs, &mut row, &mut text).unwrap();
         let part = |range: &Range<u32>| &text[range.start as usize..range.end as usize];
-        prop_assert_eq!((part(&read.request_id), part(&read.tenant_id)), (id.as_bytes(), tenant.as_bytes()));
+        prop_assert_eq!((part(&read.request_id), part(&read.tenant_id)), (&id[..], &tenant[..]));
         let mut expected = Values::new(dtype);
         expected.push_of(&columns[0].values, 3..6);
         prop_assert_eq!((&row[0].axes, &row[0].values), (&vec![1, 3], &expected));
@@ -295,8 +295,8 @@ proptest! {
         }
         let records = record(&value, Some(&length.to_string()));
         let body = if binary { Body::Binary } else { Body::Json };
-        let (mut row, mut text) = (Vec::new(), b"before".to_vec());
+        let (mut row, mut text) = (Vec::new(), "before".to_owned());
         let read = decode(records.get(0), body, &net(), &mut row, &mut text);
-        prop_assert!(read.is_ok() || text == b"before");
+        prop_assert!(read.is_ok() || text == "before");
     }
 }

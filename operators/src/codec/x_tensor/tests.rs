@@ -27,9 +27,9 @@ fn record(headers: &Headers<'_>, value: Option<&[u8]>) -> Records {
 
 /// What is wrong with a record, whose buffers must be left as they were.
 fn refused(records: &Records) -> TensorError {
-    let (mut values, mut text) = (vec![7.0], b"before".to_vec());
+    let (mut values, mut text) = (vec![7.0], "before".to_owned());
     let error = decode(records.get(0), &mut values, &mut text).unwrap_err();
-    assert_eq!((&values[..], &text[..]), (&[7.0][..], &b"before"[..]));
+    assert_eq!((&values[..], &text[..]), (&[7.0][..], "before"));
     error
 }
 
@@ -108,13 +108,13 @@ proptest! {
         let value: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
         let shape = bits.len().to_string();
         let records = record(&whole(&shape), Some(&value));
-        let (mut values, mut text) = (vec![7.0], b"before".to_vec());
+        let (mut values, mut text) = (vec![7.0], "before".to_owned());
         let request = decode(records.get(0), &mut values, &mut text).unwrap();
         let found: Vec<u32> = values[1..].iter().map(|value| value.to_bits()).collect();
         prop_assert_eq!(&found, &bits);
         prop_assert_eq!(request.finite, values.iter().all(|value| value.is_finite()));
         prop_assert_eq!((request.request_id, request.tenant_id), (6..9, 9..13));
-        prop_assert_eq!(&text[..], b"beforer-1acme");
+        prop_assert_eq!(&text[..], "beforer-1acme");
     }
 
     #[test]
@@ -127,7 +127,7 @@ proptest! {
         headers.push(("shape", Some(&shape)));
         headers.push(("dtype", Some(dtype.as_bytes())));
         let records = record(&headers, value.as_deref());
-        let (mut values, mut text) = (Vec::new(), Vec::new());
+        let (mut values, mut text) = (Vec::new(), String::new());
         if let Ok(request) = decode(records.get(0), &mut values, &mut text) {
             prop_assert_eq!(request.floats * 4, value.unwrap_or_default().len());
         } else {

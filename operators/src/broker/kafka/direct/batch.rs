@@ -68,9 +68,10 @@ pub(super) struct Batch {
 }
 
 impl OpenBatch {
-    /// A batch without records yet, whose first is of this time, in milliseconds since the Unix epoch.
-    pub(super) fn new(millis: i64) -> Self {
-        let mut bytes = Vec::with_capacity(4 * 1024);
+    /// A batch without records yet, whose first is of this time, in milliseconds since the Unix epoch. It is written into `bytes`, over
+    /// whatever stands there.
+    pub(super) fn new(millis: i64, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
         bytes.resize(HEADER, 0);
         Self { bytes, records: 0, first_millis: millis, last_millis: millis }
     }
@@ -108,11 +109,17 @@ impl OpenBatch {
         self.records += 1;
     }
 
-    /// Closes the batch: its records are the producer's from this sequence number on.
-    pub(super) fn close(self, identity: Identity, sequence: i32, compression: Compression) -> Batch {
+    /// Closes the batch: its records are the producer's from this sequence number on. What it was written into comes back if something else
+    /// is sent.
+    pub(super) fn close(
+        self,
+        identity: Identity,
+        sequence: i32,
+        compression: Compression,
+    ) -> (Batch, Vec<u8>) {
         let (records, uncompressed) = (self.records(), self.len());
         let (count, first, last) = (self.records, self.first_millis, self.last_millis);
-        let (mut bytes, codec) = compressed(self.bytes, compression);
+        let (mut bytes, spare, codec) = compressed(self.bytes, compression);
         let transaction = if identity.is_transactional { TRANSACTIONAL } else { 0 };
         put(&mut bytes, field::ATTRIBUTES, (transaction | codec).to_be_bytes());
         put(&mut bytes, field::LAST_OFFSET, (count - 1).to_be_bytes());
@@ -129,19 +136,19 @@ impl OpenBatch {
         put(&mut bytes, field::LEADER_EPOCH, (-1_i32).to_be_bytes());
         let length = i32::try_from(bytes.len() - field::LEADER_EPOCH).unwrap_or(i32::MAX);
         put(&mut bytes, field::LENGTH, length.to_be_bytes());
-        Batch { bytes: bytes.into(), records, uncompressed }
+        (Batch { bytes: bytes.into(), records, uncompressed }, spare)
     }
 }
 
-/// The room for the header, behind it what the records are compressed to, and how. Left as they are where that would make them longer: what
-/// fits into a topic must not become too large for it.
-fn compressed(bytes: Vec<u8>, compression: Compression) -> (Vec<u8>, i16) {
+/// The room for the header, behind it what the records are compressed to; a buffer that is not needed; and how they are compressed. They are
+/// left as they are where that would make them longer: what fits into a topic must not become too large for it.
+fn compressed(bytes: Vec<u8>, compression: Compression) -> (Vec<u8>, Vec<u8>, i16) {
     if compression == Compression::None {
-        return (bytes, UNCOMPRESSED);
+        return (bytes, Vec::new(), UNCOMPRESSED);
     }
     let mut frame = vec![0; HEADER];
     frame::append(&bytes[HEADER..], &mut frame);
-    if frame.len() < bytes.len() { (frame, LZ4) } else { (bytes, UNCOMPRESSED) }
+    if frame.len() < bytes.len() { (frame, bytes, LZ4) } else { (bytes, frame, UNCOMPRESSED) }
 }
 
 fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {

@@ -405,10 +405,10 @@ mod tests {
         let nothing = || data(0).with_partition_index(0);
         both(&mut rig, [nothing(), data(0)]);
         assert_eq!(order(&rig), [0, 1], "nothing is not something");
-        let (mut records, mut batch) = (Records::default(), OpenBatch::new(0));
+        let (mut records, mut batch) = (Records::default(), OpenBatch::new(0, Vec::new()));
         records.push(None, Some(b"v"));
         batch.push(0, records.get(0));
-        let batch = batch.close(Identity::none(false), 0, Compression::None);
+        let (batch, _) = batch.close(Identity::none(false), 0, Compression::None);
         both(&mut rig, [nothing().with_records(Some(batch.bytes)), data(0)]);
         assert_eq!(order(&rig), [1, 0]);
     }

@@ -34,33 +34,21 @@ const ACCELERATION: i32 = 2;
 pub(super) fn append(bytes: &[u8], frame: &mut Vec<u8>) {
     frame.reserve(HEAD.len() + bytes.len() / 2 + END.len());
     frame.extend_from_slice(&HEAD);
+    // So much at most, wherever the block is one of at most 64 KiB. Into the frame itself the library would need as much room behind each
+    // block as if nothing could be compressed.
+    let bound = compress_bound(bytes.len().min(BLOCK)).unwrap_or(2 * BLOCK);
+    let mut room = vec![0; bound];
     for block in bytes.chunks(BLOCK) {
-        append_block(block, frame);
+        let mode = CompressionMode::FAST(ACCELERATION);
+        let (size, written) = match compress_to_buffer(block, Some(mode), false, &mut room) {
+            Ok(size) if size < block.len() => (length(size), &room[..size]),
+            // It would be longer.
+            _ => (length(block.len()) | AS_IT_IS, block),
+        };
+        frame.extend_from_slice(&size.to_le_bytes());
+        frame.extend_from_slice(written);
     }
     frame.extend_from_slice(&END);
-}
-
-fn append_block(block: &[u8], frame: &mut Vec<u8>) {
-    let size_at = frame.len();
-    let start = size_at + size_of::<u32>();
-    // So much at most, wherever the block is one of at most 64 KiB.
-    let bound = compress_bound(block.len()).unwrap_or(2 * BLOCK);
-    frame.resize(start + bound, 0);
-    let compressed =
-        compress_to_buffer(block, Some(CompressionMode::FAST(ACCELERATION)), false, &mut frame[start..]);
-    let size = match compressed {
-        Ok(size) if size < block.len() => {
-            frame.truncate(start + size);
-            length(size)
-        }
-        // It would be longer.
-        _ => {
-            frame.truncate(start);
-            frame.extend_from_slice(block);
-            length(block.len()) | AS_IT_IS
-        }
-    };
-    frame[size_at..start].copy_from_slice(&size.to_le_bytes());
 }
 
 fn length(size: usize) -> u32 {

@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::spares::Spares;
 use super::stored::{Head, Malformed, Row};
 use crate::broker::{BrokerError, Class, PollEnd, PollLimit, Polled, Waker};
 use crate::clock::Moment;
@@ -19,23 +20,17 @@ use crate::lease::{Lease, NextOffset, Offset, Partition};
 
 /// How often in a row the same batches may come damaged before that is told: a line may damage them once, a disk does it for good.
 const DAMAGED_MAX: u32 = 3;
-/// What is kept of memory for unpacked batches, and how large each piece of it.
-const SPARE_MAX: usize = 8;
-const SPARE_BYTES_MAX: usize = 2 << 20;
 
 /// A partition's batches.
 pub(super) struct Incoming {
     pub(super) partition: Partition,
     /// How many bytes may wait before no more are asked for.
     bytes_max: usize,
+    /// What batches are unpacked into.
     spares: Arc<Spares>,
     waker: Mutex<Waker>,
     state: Mutex<State>,
 }
-
-/// Memory for unpacked batches, used again while it is warm.
-#[derive(Debug, Default)]
-pub(super) struct Spares(Mutex<Vec<Vec<u8>>>);
 
 /// What is asked of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,7 +324,8 @@ impl State {
                     }
                     let behind = unpacked.head.last() + 1;
                     self.pass(behind);
-                    spares.give_back(self.unpacked.take());
+                    let unpacked = self.unpacked.take();
+                    spares.give_back(unpacked.map(|unpacked| unpacked.bytes).unwrap_or_default());
                     break;
                 }
                 if is_full(into) {
@@ -414,21 +410,6 @@ impl Aborted {
             return Ok(true);
         }
         Ok(head.is_transactional() && self.producers.contains(&head.producer))
-    }
-}
-
-impl Spares {
-    fn take(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, unpacked: Option<Unpacked>) {
-        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes =
-            unpacked.map(|unpacked| unpacked.bytes).filter(|bytes| bytes.capacity() <= SPARE_BYTES_MAX);
-        if spares.len() < SPARE_MAX {
-            spares.extend(bytes);
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::batch::{Batch, Compression, OpenBatch};
 use super::identity::Identity;
+use super::spares::Spares;
 use crate::records::RecordView;
 
 /// A topic among those that were sent to.
@@ -42,6 +43,8 @@ pub(super) struct Outgoing {
     bytes: usize,
     /// Of these, bytes that are not under way.
     waiting: usize,
+    /// What batches are written into.
+    spares: Spares,
 }
 
 /// A partition's records, in their order.
@@ -59,7 +62,7 @@ struct Line {
 
 impl Outgoing {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, lines: Vec::new(), records: 0, bytes: 0, waiting: 0 }
+        Self { bounds, lines: Vec::new(), records: 0, bytes: 0, waiting: 0, spares: Spares::default() }
     }
 
     /// Whether everything is acknowledged.
@@ -91,7 +94,7 @@ impl Outgoing {
         if line.open.as_ref().is_some_and(|open| open.len() + record.wire_bytes() > batch_bytes) {
             line.full.extend(line.open.take());
         }
-        let open = line.open.get_or_insert_with(|| OpenBatch::new(millis));
+        let open = line.open.get_or_insert_with(|| OpenBatch::new(millis, self.spares.take()));
         let before = if open.records() == 0 { 0 } else { open.len() };
         open.push(millis, record);
         let added = open.len() - before;
@@ -117,7 +120,7 @@ impl Outgoing {
                     continue;
                 }
                 if line.first.is_none() {
-                    line.first = line.close(identity, compression);
+                    line.first = line.close(identity, compression, &self.spares);
                 }
                 if let Some(batch) = &line.first {
                     line.is_sent = true;
@@ -172,11 +175,13 @@ impl Line {
     }
 
     /// Closes the batch that is next, and gives it the next sequence numbers.
-    fn close(&mut self, identity: Identity, compression: Compression) -> Option<Batch> {
+    fn close(&mut self, identity: Identity, compression: Compression, spares: &Spares) -> Option<Batch> {
         let next = self.full.pop_front().or_else(|| self.open.take())?;
         let sequence = self.next_sequence;
         self.next_sequence = after(sequence, next.records());
-        Some(next.close(identity, sequence, compression))
+        let (batch, spare) = next.close(identity, sequence, compression);
+        spares.give_back(spare);
+        Some(batch)
     }
 }
 

@@ -8,20 +8,18 @@ use super::*;
 
 /// What was in the buffers before: it has to stay.
 const VALUES_BEFORE: [f32; 2] = [7.0, -7.0];
-const TEXT_BEFORE: &[u8] = b"before";
+const TEXT_BEFORE: &str = "before";
 
 /// Decodes into buffers that hold something already, and checks that an error leaves nothing behind.
 fn decode_after_others(value: &[u8]) -> Result<(String, String, String, Vec<f32>, bool), DecodeError> {
-    let (mut values, mut text) = (VALUES_BEFORE.to_vec(), TEXT_BEFORE.to_vec());
+    let (mut values, mut text) = (VALUES_BEFORE.to_vec(), TEXT_BEFORE.to_owned());
     let decoded = decode(value, 4, &mut values, &mut text);
     assert!(values.starts_with(&VALUES_BEFORE) && text.starts_with(TEXT_BEFORE));
     if decoded.is_err() {
         assert_eq!((values.len(), text.len()), (VALUES_BEFORE.len(), TEXT_BEFORE.len()));
     }
     let request = decoded?;
-    let part = |range: &Range<u32>| {
-        String::from_utf8(text[range.start as usize..range.end as usize].to_vec()).expect("text is UTF-8")
-    };
+    let part = |range: &Range<u32>| text[range.start as usize..range.end as usize].to_owned();
     assert_eq!(values.len(), VALUES_BEFORE.len() + request.floats);
     let (request_id, tenant_id) = (part(&request.request_id), part(&request.tenant_id));
     let floats = values[VALUES_BEFORE.len()..].to_vec();
@@ -353,7 +351,7 @@ fn what_does_not_fit_a_float_is_an_infinity_and_said() {
 
 #[test]
 fn a_hostile_row_length_makes_no_room_that_the_value_cannot_fill() {
-    let (mut values, mut text) = (Vec::new(), Vec::new());
+    let (mut values, mut text) = (Vec::new(), String::new());
     decode(with("").as_bytes(), usize::MAX, &mut values, &mut text).unwrap();
     assert!(values.capacity() < 16, "{}", values.capacity());
 }

@@ -186,7 +186,7 @@ proptest! {
         let column = [Column { axes: vec![values.len()], values: values.clone() }];
         let read = written(&[spec("y", dtype, vec![Some(values.len())])], &column, 0);
         let text = format!(r#"{{"request_id":"r","tenant_id":"t","model_id":"m","input":{}}}"#, read["output"]);
-        let (mut row, mut ids) = (Vec::new(), Vec::new());
+        let (mut row, mut ids) = (Vec::new(), String::new());
         let inputs = [spec("x", dtype, vec![None])];
         crate::codec::json::decode_tensors(text.as_bytes(), &inputs, &mut row, &mut ids).unwrap();
         prop_assert_eq!(&row[0].values, &values);

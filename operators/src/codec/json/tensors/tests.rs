@@ -13,7 +13,7 @@ fn spec(name: &str, dtype: Dtype, axes: &[usize]) -> TensorSpec {
 
 fn decode(inputs: &[TensorSpec], fields: &str) -> Result<Vec<Column>, TensorsError> {
     let value = format!(r#"{{"request_id":"r","tenant_id":"acme",{fields},"model_id":"m"}}"#);
-    let (mut row, mut text) = (Vec::new(), b"before".to_vec());
+    let (mut row, mut text) = (Vec::new(), "before".to_owned());
     let read = decode_tensors(value.as_bytes(), inputs, &mut row, &mut text);
     assert_eq!(text.len(), if read.is_ok() { 11 } else { 6 });
     let read = read?;
@@ -123,11 +123,11 @@ fn a_number_that_the_type_has_not_is_refused() {
 #[test]
 fn what_a_request_says_of_itself_is_read_whatever_its_inputs_are() {
     let value = br#"{"request_id":"r","input":{"no":[{}]},"tenant_id":"t","model_id":"m"}"#;
-    let mut text = Vec::new();
+    let mut text = String::new();
     let read = decode_names(value, &mut text).unwrap();
-    assert_eq!((&text[..], read.request_id, &*read.model_id), (&b"rt"[..], 0..1, "m"));
+    assert_eq!((&text[..], read.request_id, &*read.model_id), ("rt", 0..1, "m"));
     assert!(decode_names(br#"{"request_id":"r","tenant_id":"t","model_id":"m"}"#, &mut text).is_err());
-    assert_eq!(text, b"rt");
+    assert_eq!(text, "rt");
 }
 
 proptest! {

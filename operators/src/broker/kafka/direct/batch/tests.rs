@@ -39,11 +39,11 @@ fn written(given: &[Given]) -> Records {
 }
 
 fn batch(given: &[Given], compression: Compression, sequence: i32) -> Batch {
-    let mut open = OpenBatch::new(1_000_000);
+    let mut open = OpenBatch::new(1_000_000, vec![0xaa; 100]);
     for (record, (.., delta)) in written(given).iter().zip(given) {
         open.push(1_000_000 + delta, record);
     }
-    open.close(IDENTITY, sequence, compression)
+    open.close(IDENTITY, sequence, compression).0
 }
 
 fn read(batch: &Batch) -> Vec<Record> {

@@ -23,7 +23,7 @@ enum Kind {
 
 /// So many records from this offset on, the value of each its offset.
 fn batch(kind: Kind, first: i64, count: i64) -> Vec<u8> {
-    let mut open = OpenBatch::new(0);
+    let mut open = OpenBatch::new(0, Vec::new());
     let mut records = Records::default();
     for offset in first..first + count {
         match kind {
@@ -37,7 +37,7 @@ fn batch(kind: Kind, first: i64, count: i64) -> Vec<u8> {
         Kind::Of(id) | Kind::Ended { producer: id, .. } => id,
     };
     let identity = Identity { id, epoch: 0, is_transactional: id >= 0 };
-    let mut bytes = open.close(identity, 0, Compression::Lz4).bytes.to_vec();
+    let mut bytes = open.close(identity, 0, Compression::Lz4).0.bytes.to_vec();
     bytes[..8].copy_from_slice(&first.to_be_bytes());
     bytes[field::LEADER_EPOCH..field::MAGIC].copy_from_slice(&7_i32.to_be_bytes());
     if matches!(kind, Kind::Ended { .. }) {

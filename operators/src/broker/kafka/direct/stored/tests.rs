@@ -76,12 +76,12 @@ fn written(given: &[Given]) -> Records {
 
 /// As a producer of ours writes it.
 fn own(given: &[Given], compression: Own) -> Vec<u8> {
-    let mut open = OpenBatch::new(MILLIS);
+    let mut open = OpenBatch::new(MILLIS, Vec::new());
     for (record, (.., delta)) in written(given).iter().zip(given) {
         open.push(MILLIS + delta, record);
     }
     let identity = Identity { id: 77, epoch: 3, is_transactional: true };
-    open.close(identity, 0, compression).bytes.to_vec()
+    open.close(identity, 0, compression).0.bytes.to_vec()
 }
 
 /// What is read of a batch: its records, and the offset and time of each.
