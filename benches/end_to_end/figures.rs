@@ -32,6 +32,9 @@ pub(crate) struct Figures {
     /// From kill -9 to the next result that is seen, and the most that it may be.
     pub(crate) recovery_seconds: Option<f64>,
     pub(crate) recovery_seconds_max: Option<f64>,
+    /// How often the engine asked for memory, and for how much.
+    pub(crate) allocations_per_record: Option<f64>,
+    pub(crate) allocated_bytes_per_record: Option<f64>,
     pub(crate) rss_bytes: u64,
     pub(crate) idle_cpu_percent: Option<f64>,
     pub(crate) lost: u64,
@@ -92,6 +95,9 @@ impl Figures {
         if let (Some(recovery), Some(most)) = (self.recovery_seconds, self.recovery_seconds_max) {
             add(format!("{recovery:.1} s from kill -9 to the next result (at most {most:.0})"));
         }
+        if let (Some(times), Some(bytes)) = (self.allocations_per_record, self.allocated_bytes_per_record) {
+            add(format!("memory is asked for {times:.2} times a record, {bytes:.0} bytes"));
+        }
         if let Some(idle) = self.idle_cpu_percent {
             add(format!("{idle:.2} % of a core (below 1)"));
         }
@@ -115,6 +121,7 @@ impl Figures {
         self.p99_ms
             .or(self.recovery_seconds)
             .or(self.idle_cpu_percent)
+            .or(self.allocations_per_record)
             .or(self.engine_cpu_ns_per_record.map(|nanos| nanos as f64))
             .unwrap_or_default()
     }

@@ -13,11 +13,13 @@
 //! | `fairness` | one tenant, alone and beside another on its partition and model that asks 1,000 times as often, in bursts, 80 % of what the device bears |
 //! | `recovery` `recovery-static` | kill -9 and a new start, until the next result is seen; as a member with and without a name |
 //! | `idle` | every partition assigned, and nothing to do |
+//! | `allocations-16` `allocations-784` | how often the engine asks for memory, a record of a drain |
 //!
 //! The main number is CPU time of the engine's process, not wall time: broker, load and checks share the machine with it. The *floor* is
 //! the sum of what consuming, decoding, inferring, encoding and producing cost alone, in the same run. After each point every request
 //! is counted by the origin of its outcome. Topics have names of their own for each point, and stay in the broker.
 
+mod allocations;
 mod drain;
 mod fairness;
 mod figures;
@@ -84,6 +86,10 @@ enum Point {
     Recovery,
     RecoveryStatic,
     Idle,
+    #[value(name = "allocations-16")]
+    Allocations16,
+    #[value(name = "allocations-784")]
+    Allocations784,
 }
 
 impl Point {
@@ -102,11 +108,20 @@ impl Point {
             Self::Recovery => recovery::run(setup, Membership::Dynamic),
             Self::RecoveryStatic => recovery::run(setup, Membership::Static),
             Self::Idle => idle::run(setup),
+            Self::Allocations16 => {
+                allocations::run(setup, "allocations-16", "mlp-16", 16, size(300_000, 1_000_000))
+            }
+            Self::Allocations784 => {
+                allocations::run(setup, "allocations-784", "ffnn-784", 784, size(60_000, 200_000))
+            }
         }
     }
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = allocations::as_engine() {
+        return ended;
+    }
     let args = Args::parse();
     let Some(bootstrap) = std::env::var("TIDEMILL_BOOTSTRAP").ok().filter(|servers| !servers.is_empty())
     else {

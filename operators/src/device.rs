@@ -74,7 +74,7 @@ impl Batch {
     /// The runs of the rows in `range`, counted over all runs.
     pub fn cut(&self, range: Range<usize>) -> Vec<Run<u64>> {
         let mut before = 0;
-        let mut cut = Vec::new();
+        let mut cut = Vec::with_capacity(self.runs.len());
         for run in &self.runs {
             let start = range.start.max(before).min(before + run.rows.len()) - before;
             let end = range.end.max(before).min(before + run.rows.len()) - before;

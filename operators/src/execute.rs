@@ -185,7 +185,8 @@ struct Book<'a> {
 
 impl<'a> Book<'a> {
     fn new(parts: &'a ExecuteParts, batch: &'a Batch, started: Moment, usual: Size) -> Self {
-        let rows: Vec<_> = batch.each_row().collect();
+        let mut rows = Vec::with_capacity(batch.rows());
+        rows.extend(batch.each_row());
         let seen = Vec::with_capacity(rows.len());
         Self { parts, batch, rows, started, outcomes: Vec::new(), usual, seen }
     }

@@ -43,6 +43,9 @@ const IDLE_BYTES_MAX: usize = 16 << 10;
 /// What a known tenant takes besides its id.
 const ACCOUNT_BYTES: usize = 128;
 
+/// For how many tenants a bill has room at once.
+const BILL_ROOM: usize = 64;
+
 /// The accounts of the tenants that wait for one model.
 #[derive(Debug)]
 pub struct Tenants {
@@ -111,9 +114,9 @@ pub struct Bill {
 }
 
 impl Bill {
-    /// A bill of a batch whose rows are charged at this price.
-    pub fn new(price: Duration) -> Self {
-        Self { price: nanos(price).max(1), rows: 0, charged: Vec::new() }
+    /// A bill of a batch of so many rows at most, which are charged at this price.
+    pub fn new(price: Duration, rows: usize) -> Self {
+        Self { price: nanos(price).max(1), rows: 0, charged: Vec::with_capacity(rows.min(BILL_ROOM)) }
     }
 
     /// Whether nobody was charged.

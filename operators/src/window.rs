@@ -233,8 +233,9 @@ impl<C: Clone> Window<C> {
             return Taken { runs: self.take_all(), bill: None };
         }
         self.sort();
-        let mut bill = Bill::new(price);
-        let mut batch = Filling { class: None, room: rows_max, pieces: Vec::new() };
+        let rows = rows_max.min(self.rows);
+        let mut bill = Bill::new(price, rows);
+        let mut batch = Filling { class: None, room: rows_max, pieces: Vec::with_capacity(rows) };
         self.crowded += 1;
         if self.crowded.is_multiple_of(OLDEST_FIRST)
             && rows_max > 0
@@ -364,7 +365,7 @@ fn rows_within(block: &Block, bytes_max: usize) -> usize {
 /// Pieces as runs, the neighbours of a block in one.
 fn together<C: Clone>(mut pieces: Vec<Piece<C>>) -> Vec<Run<C>> {
     pieces.sort_unstable_by_key(|piece| (piece.polled_at(), piece.lot.number, piece.rows.start));
-    let mut runs: Vec<Run<C>> = Vec::new();
+    let mut runs: Vec<Run<C>> = Vec::with_capacity(pieces.len());
     let mut last = None;
     for Piece { lot, rows } in pieces {
         match runs.last_mut() {

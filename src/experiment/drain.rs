@@ -41,6 +41,20 @@ pub struct Drained {
 ///
 /// If the system fails, or stands still for half a minute.
 pub fn drain(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Failure> {
+    drain_watched(setup, world, requests, || Ok(())).map(|(drained, _)| drained)
+}
+
+/// The same, and what `look` sees immediately before those that count, and when they are done.
+///
+/// # Errors
+///
+/// As [`drain`], and if `look` fails.
+pub fn drain_watched<S>(
+    setup: &Setup,
+    world: &World,
+    requests: u64,
+    look: impl Fn() -> Result<S, Failure>,
+) -> Result<(Drained, [S; 2]), Failure> {
     let warm = requests / WARM_UP_ONE_IN;
     let mut load = world.load(warm + requests)?;
     let mut running = Running::start(setup, world)?;
@@ -50,14 +64,14 @@ pub fn drain(setup: &Setup, world: &World, requests: u64) -> Result<Drained, Fai
     // The system is at rest before there is anything to do, so that neither its start nor the first touch of its memory is part of
     // what is measured: on a virtual machine that alone may cost as much as the work.
     let waiting = world.preload(load, warm)?;
-    let before = running.cpu()?;
+    let (before, seen) = (running.cpu()?, look()?);
     let clock = SystemClock::new();
     waiting.commit()?;
     done.wait(world, warm + requests, STUCK).map_err(|failure| running.blamed(failure))?;
     let took = clock.now().since(Moment::START);
-    let spent = running.cpu()?.saturating_sub(before);
+    let (spent, seen) = (running.cpu()?.saturating_sub(before), [seen, look()?]);
     let memory = running.stop()?;
-    Ok(Drained { requests: warm + requests, took, spent, memory, recovery: None })
+    Ok((Drained { requests: warm + requests, took, spent, memory, recovery: None }, seen))
 }
 
 /// The same, where the system is killed with a third of the requests done and started again at once. CPU time and memory are those of

@@ -9,7 +9,7 @@ use super::figures::{Measured, short};
 use super::statistics::median;
 
 /// Figures that a table tells, in this order.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 20] = [
     "sustainable_per_second",
     "not_borne_per_second",
     "records_per_second",
@@ -25,9 +25,11 @@ const COLUMNS: [&str; 18] = [
     "memory_mb",
     "recovery_seconds",
     "bursts_not_recovered",
+    "unfinished",
     "lost",
     "duplicated",
     "wrong",
+    "dead_letters",
 ];
 
 /// A point, with the medians of its measurements.

@@ -16,7 +16,7 @@ fn shares(tenants: &[(&str, u32, u8)]) -> Arc<Shares> {
 
 /// Forms a batch at a price, and returns the rows of each tenant in it.
 fn batch(tenants: &mut Tenants, size: usize, price: Duration) -> (BTreeMap<TenantId, usize>, Bill) {
-    let (mut rows, mut bill, mut room) = (BTreeMap::new(), Bill::new(price), size);
+    let (mut rows, mut bill, mut room) = (BTreeMap::new(), Bill::new(price, size), size);
     while let Some(turn) = tenants.next(&mut bill, room, |_| usize::MAX) {
         room -= turn.rows;
         *rows.entry(turn.tenant).or_default() += turn.rows;

@@ -83,7 +83,7 @@ impl Line {
             None
         } else {
             self.sort(records, names);
-            let mut bill = Bill::new(price);
+            let mut bill = Bill::new(price, rows);
             while let Some(turn) = self
                 .tenants
                 .next(&mut bill, rows - taken.len(), |tenant: TenantId| self.sorted[tenant.index()].len())
