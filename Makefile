@@ -22,7 +22,7 @@ help:
 	@echo 'make budget              allocations and instructions of the hot path, beside what is on record; ARGS=--record writes them there'
 	@echo 'make experiment FILE=experiments/quick.toml   an experiment on a real broker; ARGS may be --html FILE --out FILE'
 	@echo 'make peers               the same job by others, side by side; ends with a table and target/peers/peers.json'
-	@echo 'make capacity-proof      what capacity analysis predicts beside what then happens, on a real broker; 11 minutes once it is built'
+	@echo 'make capacity-proof      what capacity analysis predicts beside what then happens, on a real broker; 14 minutes once it is built'
 	@echo 'make models              make the ONNX models again'
 	@echo 'make reference           ask Python for the answers that the tests expect of real models; ARGS=--check only compares'
 	@echo 'make doctor              say what this machine lacks'
