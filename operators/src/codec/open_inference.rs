@@ -73,11 +73,11 @@ pub fn datatype(dtype: Dtype) -> &'static str {
 /// records.push(Some(b"acme|mlp-2"), Some(value));
 /// records.push_header(b"model_id", Some(b"mlp-2"));
 /// records.push_header(b"tenant_id", Some(b"acme"));
-/// let (mut row, mut text) = (Vec::new(), Vec::new());
+/// let (mut row, mut text) = (Vec::new(), String::new());
 /// let inputs = Signature::of_floats(&[2], 1).inputs;
 /// let request = decode(records.get(0), Body::Json, &inputs, &mut row, &mut text).unwrap();
 /// assert_eq!((&row[0].axes, &row[0].values), (&vec![2], &Values::F32(vec![0.5, 1.0])));
-/// assert_eq!((text, request.request_id, request.tenant_id), (b"r-1acme".to_vec(), 0..3, 3..7));
+/// assert_eq!((&text[..], request.request_id, request.tenant_id), ("r-1acme", 0..3, 3..7));
 /// assert_eq!(request.model_id, "mlp-2");
 /// ```
 ///

@@ -42,7 +42,7 @@ pub const AXES_MAX: usize = 16;
 /// let (mut values, mut text) = (Vec::new(), String::new());
 /// let request = decode(records.get(0), &mut values, &mut text).unwrap();
 /// assert_eq!((values, request.floats, request.axes), (vec![1.0, -0.25], 2, Some("2")));
-/// assert_eq!((text, request.request_id, request.tenant_id), (b"r-1acme".to_vec(), 0..3, 3..7));
+/// assert_eq!((&text[..], request.request_id, request.tenant_id), ("r-1acme", 0..3, 3..7));
 /// ```
 ///
 /// # Errors

@@ -28,10 +28,10 @@ pub const NESTING_MAX: usize = 128;
 /// use operators::codec::json::decode;
 ///
 /// let value = br#"{"request_id": "r-1", "tenant_id": "acme", "model_id": "mlp-16", "input": [1, -2.5e-1]}"#;
-/// let (mut values, mut text) = (Vec::new(), Vec::new());
+/// let (mut values, mut text) = (Vec::new(), String::new());
 /// let request = decode(value, 2, &mut values, &mut text).unwrap();
 /// assert_eq!((values, request.floats, request.finite), (vec![1.0, -0.25], 2, true));
-/// assert_eq!((text, request.request_id, request.tenant_id), (b"r-1acme".to_vec(), 0..3, 3..7));
+/// assert_eq!((&text[..], request.request_id, request.tenant_id), ("r-1acme", 0..3, 3..7));
 /// assert_eq!(request.model_id, "mlp-16");
 /// ```
 ///

@@ -29,7 +29,7 @@ use crate::tensor::{Column, Dtype};
 /// let input = |name: &str, dtype, axes| TensorSpec { name: name.to_owned(), dtype, axes, batch_axis: Some(0) };
 /// let inputs = [input("audio", Dtype::F32, vec![None]), input("rate", Dtype::I64, vec![])];
 /// let value = br#"{"request_id": "r-1", "tenant_id": "acme", "model_id": "vad", "inputs": {"rate": 16000, "audio": [0.5, 1]}}"#;
-/// let (mut row, mut text) = (Vec::new(), Vec::new());
+/// let (mut row, mut text) = (Vec::new(), String::new());
 /// let request = decode_tensors(value, &inputs, &mut row, &mut text).unwrap();
 /// assert_eq!((row[0].axes.clone(), row[0].values.clone()), (vec![2], Values::F32(vec![0.5, 1.0])));
 /// assert_eq!((row[1].axes.clone(), row[1].values.clone()), (vec![], Values::I64(vec![16_000])));
