@@ -43,7 +43,7 @@ const IDLE_BYTES_MAX: usize = 16 << 10;
 /// What a known tenant takes besides its id.
 const ACCOUNT_BYTES: usize = 128;
 
-/// For how many tenants a bill has room at once.
+/// For how many tenants a bill has room at once, at most.
 const BILL_ROOM: usize = 64;
 
 /// The accounts of the tenants that wait for one model.
@@ -110,13 +110,15 @@ pub struct Turn {
 pub struct Bill {
     price: i64,
     rows: usize,
+    /// For how many tenants there is room as soon as one is charged.
+    room: usize,
     charged: Vec<(TenantId, usize)>,
 }
 
 impl Bill {
     /// A bill of a batch of so many rows at most, which are charged at this price.
     pub fn new(price: Duration, rows: usize) -> Self {
-        Self { price: nanos(price).max(1), rows: 0, charged: Vec::with_capacity(rows.min(BILL_ROOM)) }
+        Self { price: nanos(price).max(1), rows: 0, room: rows.min(BILL_ROOM), charged: Vec::new() }
     }
 
     /// Whether nobody was charged.
@@ -129,7 +131,13 @@ impl Bill {
         match self.charged.last_mut() {
             _ if !turn.charged => {}
             Some((tenant, rows)) if *tenant == turn.tenant => *rows += turn.rows,
-            _ => self.charged.push((turn.tenant, turn.rows)),
+            last => {
+                if last.is_none() {
+                    // Not before: whoever waits alone is not charged.
+                    self.charged.reserve(self.room);
+                }
+                self.charged.push((turn.tenant, turn.rows));
+            }
         }
     }
 }

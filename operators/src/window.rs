@@ -22,6 +22,9 @@ use crate::clock::Moment;
 use crate::share::Shares;
 use crate::tenants::{Bill, TenantId, Tenants};
 
+/// For how many pieces a batch has room before it takes one; it is often a few, and sometimes one a row.
+const PIECES: usize = 32;
+
 /// One in so many batches that can't take everything begins with the oldest row.
 const OLDEST_FIRST: u32 = 64;
 
@@ -235,7 +238,7 @@ impl<C: Clone> Window<C> {
         self.sort();
         let rows = rows_max.min(self.rows);
         let mut bill = Bill::new(price, rows);
-        let mut batch = Filling { class: None, room: rows_max, pieces: Vec::with_capacity(rows) };
+        let mut batch = Filling { class: None, room: rows_max, pieces: Vec::with_capacity(rows.min(PIECES)) };
         self.crowded += 1;
         if self.crowded.is_multiple_of(OLDEST_FIRST)
             && rows_max > 0
