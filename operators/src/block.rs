@@ -135,7 +135,8 @@ impl Block {
             let tenant = self.tenant_id(first);
             let is_other = |row: &usize| {
                 let Range { start, end } = self.rows[*row].tenant_id;
-                &self.text[start as usize..end as usize] != tenant
+                // As bytes: where a character begins was seen when the row was written.
+                &self.text.as_bytes()[start as usize..end as usize] != tenant.as_bytes()
             };
             let next = rest.clone().find(is_other).unwrap_or(rest.end);
             rest.start = next;
