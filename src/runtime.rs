@@ -13,6 +13,7 @@ use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::continuity::{Missing, Policy};
 use operators::dead_letter::Letterhead;
+use operators::device::QUEUED;
 use operators::fault::Fault;
 use operators::health::Health;
 use operators::journal::Journal;
@@ -275,7 +276,7 @@ fn inference_config(config: &Config, topics: &Topics, tuning: Arc<Tuning>) -> In
         workers: config.workers,
         executors: config.executors_started(),
         open_bytes_max: open_bytes_max(config),
-        queued_batches: 1,
+        queued_batches: QUEUED,
         run_grace: config.onnx.run_grace,
         stuck_max: config.onnx.stuck_max,
         delivery: match config.delivery {

@@ -16,6 +16,7 @@ use operators::catalog::{BatchPolicy, Limits, ModelIndex, NotFinite};
 use operators::clock::{Clock, Moment, SystemClock};
 use operators::codec::form::ResultForm;
 use operators::dead_letter::Letterhead;
+use operators::device::QUEUED;
 use operators::device::threads::{Threads, ThreadsParts};
 use operators::execute::{ExecuteParts, Executor};
 use operators::health::Health;
@@ -224,7 +225,7 @@ fn build(
                 name: "bench".to_owned(),
                 executor: Box::new(move || Executor::new(execute.clone())),
                 executors: EXECUTORS,
-                queued: 1,
+                queued: QUEUED,
                 home,
                 warm: Arc::new(|| {}),
                 grace: Duration::from_secs(10),

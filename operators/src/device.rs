@@ -17,6 +17,9 @@ use crate::observe::CloseReason;
 use crate::outcome::Outcomes;
 use crate::window::Run;
 
+/// How many batches may wait for each executor while it runs one. They are short ones: see [`crate::policy`].
+pub const QUEUED: usize = 31;
+
 /// Runs batches, several at once, and gives their outcomes back in any order. Used by one worker; nothing in it blocks.
 pub trait Device {
     /// How many batches it runs at once. What it takes beyond that waits there.

@@ -24,8 +24,8 @@ use crate::observe::CloseReason;
 /// The share of an objective that is planned with, in tenths. The rest is for what no cost of batches tells: threads that wake late.
 const PLANNED_TENTHS: u32 = 9;
 
-/// A batch that runs for less than this is handed over, once it is full or due, while all executors are busy: one that waits for a hand-off of
-/// some microseconds would lose a good part of its time.
+/// While all executors are busy, a batch that is full or due is handed over if each of them has less than this to do before it would be
+/// done: of batches so short a hand-off takes a good part of the time, and one wake-up of each thread can serve several.
 const SHORT: Duration = Duration::from_millis(2);
 
 /// How fast the demand for a device is forgotten.
@@ -45,8 +45,18 @@ pub struct Waiting {
 pub struct Offer {
     /// Whether an executor has nothing to do.
     pub idle: bool,
+    /// How many batches wait for each executor already, beside the one that it runs.
+    pub ahead: usize,
     /// The share of its time for which it was busy lately, from 0 to 1.
     pub demand: f64,
+}
+
+impl Offer {
+    /// Whether a batch of so many rows is handed over before an executor is free. The others that wait are taken to cost as much.
+    fn takes_ahead(self, cost: &CostModel, rows: usize) -> bool {
+        let batches = u32::try_from(self.ahead).unwrap_or(u32::MAX).saturating_add(1);
+        cost.safe(rows).saturating_mul(batches) < SHORT
+    }
 }
 
 /// What a window does.
@@ -75,7 +85,7 @@ pub fn decide(
         BatchPolicy::Static { size_max, delay_max } => {
             let due = waiting.oldest.after(delay_max);
             let rows = waiting.rows.min(size_max);
-            if !device.idle && (rows == size_max || due <= now) && cost.safe(rows) >= SHORT {
+            if !device.idle && (rows == size_max || due <= now) && !device.takes_ahead(cost, rows) {
                 Decision::Wait(Moment::NEVER)
             } else if waiting.rows >= size_max {
                 Decision::Close { reason: CloseReason::Full, rows: size_max }
@@ -91,7 +101,7 @@ pub fn decide(
             let rows = waiting.rows.min(size);
             let spare = plan.saturating_sub(cost.safe(rows));
             let wait = spare.mul_f64(device.demand.clamp(0.0, 1.0));
-            if waiting.rows >= size && (device.idle || cost.safe(size) < SHORT) {
+            if waiting.rows >= size && (device.idle || device.takes_ahead(cost, size)) {
                 Decision::Close { reason: CloseReason::Full, rows }
             } else if !device.idle {
                 Decision::Wait(Moment::NEVER)
@@ -145,7 +155,7 @@ mod tests {
     use super::*;
     use crate::cost::Sample;
 
-    const IDLE: Offer = Offer { idle: true, demand: 0.0 };
+    const IDLE: Offer = Offer { idle: true, ahead: 0, demand: 0.0 };
     const SLO: Duration = Duration::from_millis(80);
 
     fn moment(millis: u64) -> Moment {
@@ -174,7 +184,7 @@ mod tests {
     #[test]
     fn a_static_policy_is_obeyed_to_the_letter_wherever_an_executor_is_free_or_the_batch_is_short() {
         let policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) };
-        let busy = Offer { idle: false, demand: 1.0 };
+        let busy = Offer { idle: false, ahead: 0, demand: 1.0 };
         let quick = cost(256, Duration::from_micros(50), Duration::from_nanos(500));
         let nothing_known = CostModel::new(256);
         for (device, cost) in [(IDLE, &slow()), (busy, &quick), (busy, &nothing_known)] {
@@ -194,7 +204,7 @@ mod tests {
     #[test]
     fn a_long_batch_of_a_static_policy_is_formed_when_an_executor_is_free() {
         let policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) };
-        let busy = Offer { idle: false, demand: 1.0 };
+        let busy = Offer { idle: false, ahead: 0, demand: 1.0 };
         let at = |now, rows| decide(policy, moment(now), Waiting { rows, oldest: moment(7) }, &slow(), busy);
         assert_eq!((at(57, 1), at(7, 64), at(99, 90)), [Decision::Wait(Moment::NEVER); 3].into());
         assert_eq!(at(56, 1), Decision::Wait(moment(57)));
@@ -208,7 +218,7 @@ mod tests {
 
     #[test]
     fn while_every_executor_is_busy_a_window_fills() {
-        let busy = Offer { idle: false, demand: 1.0 };
+        let busy = Offer { idle: false, ahead: 0, demand: 1.0 };
         for rows in [1, 20, 1_000] {
             assert_eq!(slo(moment(79), rows, &slow(), busy), Decision::Wait(Moment::NEVER));
         }
@@ -217,6 +227,25 @@ mod tests {
         assert_eq!(slo(moment(1), rows - 1, &quick, busy), Decision::Wait(Moment::NEVER));
         let full = Decision::Close { reason: CloseReason::Full, rows };
         assert_eq!(slo(moment(1), rows, &quick, busy), full, "a hand-off would cost as much as the batch");
+    }
+
+    #[test]
+    fn short_batches_wait_for_each_executor_as_long_as_together_they_are_short() {
+        let static_policy = BatchPolicy::Static { size_max: 64, delay_max: Duration::from_millis(50) };
+        let objective = BatchPolicy::Slo { size_max: 64, slo: SLO };
+        let cost = cost(64, Duration::from_micros(240), Duration::from_nanos(500));
+        let rows = cost.efficient();
+        let waiting = Waiting { rows: 1_000, oldest: Moment::START };
+        for (policy, rows) in [(static_policy, 64), (objective, rows)] {
+            let fits = (SHORT.as_nanos() / cost.safe(rows).as_nanos()) as usize;
+            assert!(fits > 2, "a premise");
+            for ahead in 0..2 * fits {
+                let decision =
+                    decide(policy, moment(1), waiting, &cost, Offer { idle: false, ahead, demand: 1.0 });
+                let handed_over = decision == Decision::Close { reason: CloseReason::Full, rows };
+                assert_eq!(handed_over, ahead < fits, "{policy:?} with {ahead} ahead: {decision:?}");
+            }
+        }
     }
 
     #[test]
@@ -235,7 +264,7 @@ mod tests {
     fn a_net_that_gains_nothing_from_batches_is_run_row_by_row() {
         let cost = cost(256, Duration::ZERO, Duration::from_millis(1));
         let one = Decision::Close { reason: CloseReason::Full, rows: 1 };
-        assert_eq!(slo(Moment::START, 40, &cost, Offer { idle: true, demand: 0.9 }), one);
+        assert_eq!(slo(Moment::START, 40, &cost, Offer { idle: true, ahead: 0, demand: 0.9 }), one);
     }
 
     #[test]
@@ -257,14 +286,16 @@ mod tests {
         fn an_objective_is_never_waited_away(
             rows in 1_usize..2_000, size_max in 1_usize..600, waited in 0_u64..200, slo in 1_u64..200,
             fixed in 0_u64..40_000, row in 0_u64..2_000, demand in 0.0_f64..=1.0, idle in any::<bool>(),
+            ahead in 0_usize..20,
         ) {
             let cost = cost(size_max, Duration::from_micros(fixed), Duration::from_micros(row));
             let (policy, slo) = (BatchPolicy::Slo { size_max, slo: Duration::from_millis(slo) }, Duration::from_millis(slo));
             let (now, waiting) = (moment(1_000 + waited), Waiting { rows, oldest: moment(1_000) });
-            match decide(policy, now, waiting, &cost, Offer { idle, demand }) {
+            match decide(policy, now, waiting, &cost, Offer { idle, ahead, demand }) {
                 Decision::Close { reason, rows: closed } => {
                     prop_assert!((1..=rows.min(size_max).min(cost.efficient())).contains(&closed));
-                    prop_assert!(idle || (reason == CloseReason::Full && cost.safe(closed) < SHORT));
+                    let ahead = u32::try_from(ahead).unwrap();
+                    prop_assert!(idle || (reason == CloseReason::Full && cost.safe(closed) * (ahead + 1) < SHORT));
                     prop_assert!(reason == CloseReason::Full || closed == rows);
                 }
                 Decision::Wait(Moment::NEVER) => prop_assert!(!idle, "an idle device knows when it stops waiting"),
@@ -273,7 +304,7 @@ mod tests {
                     let spare = slo.saturating_sub(cost.safe(rows));
                     prop_assert!(until <= waiting.oldest.after(spare), "the latest safe start");
                     prop_assert!(until <= waiting.oldest.after(spare.mul_f64(demand)), "its share of the slack");
-                    let then = decide(policy, until, waiting, &cost, Offer { idle, demand });
+                    let then = decide(policy, until, waiting, &cost, Offer { idle, ahead, demand });
                     prop_assert!(matches!(then, Decision::Close { .. }), "{then:?}");
                 }
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::watch::{Done, Running, Watch};
 /// How long the end of a device waits for a batch that is being run. A model that never returns must not keep the process from ending.
 const LAST_BATCH_MAX: Duration = Duration::from_secs(5);
 
+/// How long a batch that is finished may lie there at most before somebody looks.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
+
 /// What a device of executor threads is made of.
 pub struct ThreadsParts {
     /// What the device is called in logs and faults.
@@ -35,10 +39,9 @@ pub struct ThreadsParts {
     pub executors: usize,
     /// How many of them run batches; the others have nothing to do.
     pub tuning: Arc<Tuning>,
-    /// While a thread runs a batch, so many more may wait for it: 1 hides the hand-off between a worker and an executor where that costs
-    /// a good part of a batch's time.
+    /// While a thread runs a batch, so many more may wait for it.
     pub queued: usize,
-    /// Woken when a batch is finished.
+    /// Woken when a batch is finished, unless enough of them wait for the threads to be busy until another one is.
     pub home: SyncActivator,
     /// Called by each thread of the start once its models are open.
     pub warm: Arc<dyn Fn() + Send + Sync>,
@@ -64,6 +67,8 @@ pub struct Threads {
     executed: Receiver<Executed>,
     under_way: BTreeMap<u64, (ModelIndex, Arc<Served>)>,
     slots: usize,
+    /// While more batches than this wait, nobody is told of one that is finished: the next one will tell.
+    quiet: Arc<AtomicUsize>,
     seats: Vec<Seat>,
     stuck: Vec<JoinHandle<()>>,
     started: usize,
@@ -95,6 +100,7 @@ impl Threads {
             executed,
             under_way: BTreeMap::new(),
             slots,
+            quiet: Arc::default(),
             seats: Vec::new(),
             stuck: Vec::new(),
             started: 0,
@@ -108,14 +114,17 @@ impl Threads {
     }
 
     fn seat(&mut self, warm: Arc<dyn Fn() + Send + Sync>) -> Seat {
-        let executor = (self.parts.executor)();
+        let mut executor = (self.parts.executor)();
         let watch = executor.watch();
         let (queue, finished, home) = (self.queue.clone(), self.finished.clone(), self.parts.home.clone());
+        let quiet = Arc::clone(&self.quiet);
         let (lives, alive) = bounded(0);
         let thread = thread::Builder::new()
             .name(format!("executor-{}", self.started))
             .spawn(move || {
-                run(executor, &queue, &finished, &home, &*warm);
+                executor.warm_up();
+                warm();
+                run(executor, &queue, &finished, &quiet, &home);
                 drop(lives);
             })
             .expect("the system gives a thread");
@@ -169,16 +178,18 @@ fn run(
     mut executor: Executor,
     queue: &Receiver<Batch>,
     finished: &Sender<Executed>,
+    quiet: &AtomicUsize,
     home: &SyncActivator,
-    warm: &(dyn Fn() + Send + Sync),
 ) {
-    executor.warm_up();
-    warm();
     for batch in queue {
         // It was given up: another thread has its place.
         let Some(executed) = executor.execute(&batch) else { return };
-        if finished.send(executed).is_err() || home.activate().is_err() {
+        if finished.send(executed).is_err() {
             break; // the worker has ended
+        }
+        // To wake a worker takes longer than some batches do, and what waits is short.
+        if queue.len() <= quiet.load(Ordering::Relaxed) && home.activate().is_err() {
+            break;
         }
     }
 }
@@ -200,6 +211,8 @@ impl Device for Threads {
         self.under_way.insert(batch.id, (batch.model, Arc::clone(&batch.served)));
         let batches = self.batches.as_ref().expect("the queue is open while the device lives");
         batches.send(batch).expect("the device holds the executors' end too");
+        // Woken when half of them are gone, the worker can do for several at once what it would do for each.
+        self.quiet.store((batches.len() / 2).max(self.parts.executors), Ordering::Relaxed);
     }
 
     fn finished(&mut self) -> Option<Executed> {
@@ -215,7 +228,10 @@ impl Device for Threads {
         // A run that has not begun yet begins at some time from now on.
         let shortest = self.under_way.values().filter_map(|(_, served)| served.limits.run_max).min();
         let begins = shortest.map(|max| self.parts.clock.now().after(max));
-        seats.chain(begins).min().unwrap_or(Moment::NEVER)
+        // Where more waited than there are threads, nobody has told of what was finished if none of what they took next returns.
+        let untold = self.under_way.len() > self.parts.executors + 1;
+        let look = untold.then(|| self.parts.clock.now().after(LOOK_AFTER));
+        seats.chain(begins).chain(look).min().unwrap_or(Moment::NEVER)
     }
 }
 

@@ -19,12 +19,14 @@ pub(super) struct Closing {
     executors: usize,
     /// Executors with something to do.
     busy: usize,
+    /// Batches that wait for each of them.
+    ahead: usize,
 }
 
 impl Closing {
     /// Nothing has run yet on this device.
     pub(super) fn new(number: usize) -> Self {
-        Self { number, costs: BTreeMap::new(), demand: Demand::default(), executors: 1, busy: 0 }
+        Self { number, costs: BTreeMap::new(), demand: Demand::default(), executors: 1, busy: 0, ahead: 0 }
     }
 
     /// The first rows of a model have come: what was measured when it was loaded is where learning begins.
@@ -43,6 +45,7 @@ impl Closing {
     pub(super) fn busy(&mut self, now: Moment, batches: usize, executors: usize) {
         self.executors = executors;
         self.busy = batches.min(self.executors);
+        self.ahead = (batches - self.busy) / executors.max(1);
         self.demand.tell(now, self.busy, self.executors);
     }
 
@@ -71,7 +74,8 @@ impl Closing {
     ) -> Option<Decision> {
         let waiting = Waiting { rows: window.fullest(), oldest: window.oldest()? };
         let cost = self.costs.get(&model).expect("a model with a window is served");
-        let device = Offer { idle: self.busy < self.executors, demand: self.demand.share() };
+        let (idle, ahead) = (self.busy < self.executors, self.ahead);
+        let device = Offer { idle, ahead, demand: self.demand.share() };
         match decide(policy, now, waiting, cost, device) {
             Decision::Wait(_) if draining => {
                 let rows = match policy {

@@ -19,6 +19,7 @@ use operators::codec::form::ResultForm;
 use operators::commit::Delivery;
 use operators::commit_order::CommitOrder;
 use operators::dead_letter::Reason;
+use operators::device::QUEUED;
 use operators::health::Health;
 use operators::lease::Partition;
 use operators::model::load::{ModelSettings, load_catalog};
@@ -305,7 +306,7 @@ fn config() -> InferenceConfig {
         workers: 1,
         executors: 2,
         open_bytes_max: None,
-        queued_batches: 1,
+        queued_batches: QUEUED,
         run_grace: Duration::from_secs(1),
         stuck_max: 1,
         delivery: Delivery::ExactlyOnce,

@@ -14,6 +14,7 @@ use operators::budget::{Budget, LeaseAccount, Record};
 use operators::catalog::{BatchPolicy, ModelIndex};
 use operators::clock::Moment;
 use operators::cost::{CostModel, Sample};
+use operators::device::QUEUED;
 use operators::done::Done;
 use operators::fair::{Booking, Fair};
 use operators::lease::{NextOffset, Partition};
@@ -235,7 +236,7 @@ impl<'a> Machine<'a> {
 
     fn submit_to(&mut self, number: usize, now: Moment) -> Moment {
         let executors = self.plan.executors;
-        let slots = executors * 2;
+        let slots = executors * (1 + QUEUED);
         loop {
             let device = &mut self.devices[number];
             let under_way = device.running + device.queue.len();
@@ -243,7 +244,9 @@ impl<'a> Machine<'a> {
                 return Moment::NEVER;
             }
             device.demand.tell(now, under_way.min(executors), executors);
-            let offer = Offer { idle: under_way < executors, demand: device.demand.share() };
+            let (idle, ahead) =
+                (under_way < executors, under_way.saturating_sub(executors) / executors.max(1));
+            let offer = Offer { idle, ahead, demand: device.demand.share() };
             let decisions = device.decisions(now, offer, &self.plan.models, &self.fates);
             let ready: Vec<ModelIndex> = decisions
                 .iter()

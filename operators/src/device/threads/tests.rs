@@ -9,6 +9,7 @@ use super::*;
 use crate::catalog::{BatchPolicy, Limits, NotFinite};
 use crate::clock::ManualClock;
 use crate::dead_letter::{Reason, Stage};
+use crate::device::QUEUED;
 use crate::fixtures::{Recorder, TestModels, block, execute_parts, lease, models_within, on_a_worker};
 use crate::model::simulated::{SimulatedBackend, SimulatedModel};
 use crate::model::{Backend, Cancel, Model, ModelError, ModelFile, RunError, Signature};
@@ -137,7 +138,7 @@ impl Rig {
             executor: Box::new(move || Executor::new(execute.clone())),
             executors,
             tuning,
-            queued: 1,
+            queued: QUEUED,
             home: worker.sync_activator_for(vec![0]),
             warm: Arc::new(|| {}),
             grace: GRACE,
@@ -192,7 +193,11 @@ fn executors_that_are_not_to_run_have_nothing_to_do() {
     on_a_worker(|worker| {
         let tuning = Arc::new(Tuning::default());
         let mut rig = Rig::tuned(worker, 1, 3, Arc::clone(&tuning));
-        assert_eq!((rig.device.executors(), rig.device.room()), (3, 6), "one may wait behind each");
+        assert_eq!(
+            (rig.device.executors(), rig.device.room()),
+            (3, 3 * (1 + QUEUED)),
+            "some may wait behind each"
+        );
         tuning.set_executors(1);
         assert_eq!(
             (rig.device.executors(), rig.device.room()),
@@ -249,13 +254,33 @@ fn an_executor_whose_run_does_not_return_is_given_up_and_another_takes_its_place
         assert!(matches!((hung.id, hung.left), (1, Some(Left::Hung { rows: true }))));
         assert_eq!((rig.observer.seen().cancelled.len(), rig.observer.seen().replaced), (1, 1));
         let executed = rig.until("the batch that waited behind it", |rig| rig.device.finished());
-        assert_eq!((executed.id, executed.outcomes[0].1.len(), rig.device.room()), (2, 1, 2));
+        assert_eq!((executed.id, executed.outcomes[0].1.len(), rig.device.room()), (2, 1, 1 + QUEUED));
         // What the run says when it returns after all is nobody's.
         rig.let_go();
         rig.until("the thread that was left behind to end", |rig| {
             rig.device.stuck[0].is_finished().then_some(())
         });
         assert!(rig.device.finished().is_none() && rig.faults.get().is_none());
+    });
+}
+
+#[test]
+fn what_was_finished_before_a_run_that_does_not_return_is_looked_for() {
+    on_a_worker(|worker| {
+        let mut rig = Rig::new(worker, 1);
+        rig.gate.holds_all.store(true, Ordering::SeqCst);
+        (1..=2).for_each(|id| rig.submit(id, &[5.0], 0));
+        rig.until_held(1);
+        assert_eq!(rig.device.due(), Moment::START.after(MAX), "whoever finishes a batch tells of it");
+        // Behind these nobody tells of the first, should the second never return.
+        (3..=4).for_each(|id| rig.submit(id, &[5.0], 0));
+        assert_eq!(rig.device.due(), Moment::START.after(LOOK_AFTER));
+        rig.gate.holds_all.store(false, Ordering::SeqCst);
+        rig.let_go();
+        for _ in 1..=4 {
+            rig.until("a batch to come back", |rig| rig.device.finished());
+        }
+        assert_eq!(rig.device.due(), Moment::NEVER);
     });
 }
 
