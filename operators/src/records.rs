@@ -106,6 +106,36 @@ impl Records {
         entry.headers.end += 1;
     }
 
+    /// Adds a record that lies in `whole` as a log has it, its lengths between its parts: one copy is quicker than one of each part. Returns
+    /// where in the buffer `whole` begins; the headers of the record are added with [`Records::push_header_within`].
+    ///
+    /// # Panics
+    ///
+    /// If the buffer would hold 4 GiB or more: the caller bounds it far below.
+    pub fn push_within(
+        &mut self,
+        whole: &[u8],
+        key: Option<Range<usize>>,
+        value: Option<Range<usize>>,
+    ) -> usize {
+        let start = self.bytes.len();
+        self.append(whole);
+        self.push_entry(key.map(|key| behind(start, key)), value.map(|value| behind(start, value)));
+        start
+    }
+
+    /// Adds a header to the record pushed last, which lies behind `start`.
+    ///
+    /// # Panics
+    ///
+    /// If no record was pushed.
+    pub fn push_header_within(&mut self, start: usize, name: Range<usize>, value: Option<Range<usize>>) {
+        let (name, value) = (behind(start, name), value.map(|value| behind(start, value)));
+        self.headers.push(HeaderEntry { name, value });
+        let entry = self.entries.last_mut().expect("a header belongs to a record");
+        entry.headers.end += 1;
+    }
+
     /// Makes room for as many more records, with as many headers and bytes, as `like` has: what comes is like what came.
     pub fn reserve_like(&mut self, like: Size) {
         self.bytes.reserve(like.bytes);
@@ -181,7 +211,7 @@ impl Records {
             + self.headers.capacity() * size_of::<HeaderEntry>()
     }
 
-    /// Bytes of keys, values and headers pushed so far.
+    /// Bytes of keys, values and headers pushed so far, and of what lies between them where a log had it so.
     pub fn payload_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -205,6 +235,12 @@ impl Records {
     fn slice(&self, span: &Range<u32>) -> &[u8] {
         &self.bytes[span.start as usize..span.end as usize]
     }
+}
+
+/// A stretch of what begins at `start` in the buffer, which holds all of it.
+fn behind(start: usize, Range { start: from, end: to }: Range<usize>) -> Range<u32> {
+    let place = |at: usize| u32::try_from(start + at).expect("a buffer of records stays below 4 GiB");
+    place(from)..place(to)
 }
 
 /// One record of a [`Records`].
@@ -317,6 +353,24 @@ mod tests {
         let copy = copies.get(1);
         assert_eq!((copy.key(), copy.value()), (None, Some(&b"v"[..])));
         assert_eq!(copy.headers().collect::<Vec<_>>(), records.get(1).headers().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_record_is_taken_out_of_what_a_log_has() {
+        let mut records = Records::default();
+        records.push(Some(b"another"), None);
+        let start = records.push_within(b"1k1v.1h-.", Some(1..2), Some(3..4));
+        records.push_header_within(start, 6..7, None);
+        records.push_header_within(start, 6..7, Some(7..7));
+        records.push(None, Some(b"next"));
+        let record = records.get(1);
+        assert_eq!((record.key(), record.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
+        let headers = [(&b"h"[..], None), (&b"h"[..], Some(&b""[..]))];
+        assert_eq!(record.headers().collect::<Vec<_>>(), headers);
+        assert_eq!((record.payload_bytes(), records.payload_bytes()), (4, 7 + 9 + 4));
+        assert_eq!(records.get(2).value(), Some(&b"next"[..]));
+        let nothing = Records::default().push_within(b".", None, None);
+        assert_eq!(nothing, 0);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! What is read here has come from a broker and may be anything. Nothing is taken for granted, and nothing is reserved that is not there.
 
+use std::ops::Range;
+
 use crc32c::crc32c;
 
 use super::batch::{HEADER, MAGIC, TRANSACTIONAL, field};
@@ -186,17 +188,22 @@ impl<'a> Row<'a> {
     ///
     /// If it can't be read; then nothing was.
     pub(super) fn append_to(mut self, records: &mut Records) -> Result<(), Malformed> {
-        let key = counted(&mut self.rest)?;
-        let value = counted(&mut self.rest)?;
+        let whole = self.rest;
+        let part = |rest: &mut &[u8]| -> Result<Option<Range<usize>>, Malformed> {
+            let part = counted(rest)?;
+            let end = whole.len() - rest.len();
+            Ok(part.map(|part| end - part.len()..end))
+        };
+        let (key, value) = (part(&mut self.rest)?, part(&mut self.rest)?);
         let headers = varint(&mut self.rest)?;
         if headers < 0 {
             return Err(Malformed("a record has less than no headers"));
         }
-        records.push(key, value);
+        let start = records.push_within(whole, key, value);
         for _ in 0..headers {
-            let header = header(&mut self.rest);
-            match header {
-                Ok((name, value)) => records.push_header(name, value),
+            let name = part(&mut self.rest).and_then(|name| name.ok_or(Malformed("a header has no name")));
+            match name.and_then(|name| Ok((name, part(&mut self.rest)?))) {
+                Ok((name, value)) => records.push_header_within(start, name, value),
                 Err(malformed) => {
                     records.pop();
                     return Err(malformed);
@@ -205,11 +212,6 @@ impl<'a> Row<'a> {
         }
         Ok(())
     }
-}
-
-fn header<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>), Malformed> {
-    let name = counted(rest)?.ok_or(Malformed("a header has no name"))?;
-    Ok((name, counted(rest)?))
 }
 
 /// Bytes with their length before them; `None` for null.
