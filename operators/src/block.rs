@@ -12,6 +12,9 @@ use crate::lease::{Lease, Offset};
 use crate::model::TensorSpec;
 use crate::tensor::Column;
 
+/// The header in which a client says which trace a request is part of (W3C Trace Context); a result has it too.
+pub const TRACEPARENT: &[u8] = b"traceparent";
+
 /// Rows of one model and class, decoded in one activation of one worker, from any of its leases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Block {
@@ -29,6 +32,8 @@ pub struct Block {
     pub rows: Vec<Row>,
     /// The text that `rows` points into: request ids and tenant ids, unescaped.
     pub text: String,
+    /// Whether the original of any row has a `traceparent`, as far as somebody has looked: where none has, nobody need look again.
+    pub traced: bool,
     /// The original records, until each has its outcome.
     pub polled: Arc<Polled>,
 }
@@ -48,7 +53,7 @@ impl Block {
     /// An empty block of a model with these inputs.
     pub fn new(model: ModelIndex, home: usize, columns: Vec<Column>, polled: Arc<Polled>) -> Self {
         let (class, rows, text) = (Class::default(), Vec::new(), String::new());
-        Self { model, class, home, device: 0, columns, rows, text, polled }
+        Self { model, class, home, device: 0, columns, rows, text, traced: true, polled }
     }
 
     /// Makes room for `rows` rows whose originals have so many bytes.

@@ -28,7 +28,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use self::refusal::Refusal;
-use crate::block::{Block, Row};
+use crate::block::{Block, Row, TRACEPARENT};
 use crate::broker::Polled;
 use crate::catalog::{Catalog, Listing, ModelIndex, NotFinite, Served};
 use crate::class::Class;
@@ -115,11 +115,12 @@ impl DecodeParts {
             text: String::new(),
         };
         let mut skipped = polled.skipped.iter().copied().peekable();
+        let mut last = None;
         for (place, record) in polled.records.iter().enumerate() {
             if skipped.next_if_eq(&place).is_some() {
                 continue;
             }
-            let row = self.model_of(record).and_then(|model| {
+            let row = self.model_of(record, &mut last).and_then(|model| {
                 let served = self.catalog.served(model).expect("it was found to be served");
                 if let Some(row_len) = served.signature.floats()
                     && let Some(row) = blocks.floats(model, served, row_len, place, record)
@@ -143,14 +144,20 @@ impl DecodeParts {
         Decoded { blocks, letters }
     }
 
-    /// The served model that the header names. What this finds wrong needs no look at the body, but for the tenant of the letter.
-    fn model_of(&self, record: RecordView<'_>) -> Result<ModelIndex, Refusal<'static>> {
+    /// The served model that the header names; `last` is the one before it, which it mostly is too. What this finds wrong needs no look at
+    /// the body, but for the tenant of the letter.
+    fn model_of<'r>(
+        &self,
+        record: RecordView<'r>,
+        last: &mut Option<(&'r [u8], ModelIndex)>,
+    ) -> Result<ModelIndex, Refusal<'static>> {
         let id = match record.header(b"model_id") {
             Some(Some(id)) if !id.is_empty() => id,
             Some(_) => return Err(Refusal::decode(Reason::MissingModelId, "the header `model_id` is empty")),
             None => return Err(Refusal::decode(Reason::MissingModelId, "the header `model_id` is missing")),
         };
-        if !is_model_id(id) {
+        let known = last.filter(|(known, _)| *known == id).map(|(_, model)| model);
+        if known.is_none() && !is_model_id(id) {
             let message = "the header `model_id` is not 1 to 128 of A-Z a-z 0-9 . _ - without a leading dot";
             return Err(Refusal::decode(Reason::InvalidModelId, message));
         }
@@ -165,9 +172,15 @@ impl DecodeParts {
             );
             return Err(Refusal { message: Cow::Owned(message), ..Refusal::decode(Reason::Undecodable, "") });
         }
+        if let Some(model) = known {
+            return Ok(model);
+        }
         let (reason, message) = match self.catalog.find(id).map(|model| (model, self.catalog.listing(model)))
         {
-            Some((model, Listing::Served(_))) => return Ok(model),
+            Some((model, Listing::Served(_))) => {
+                *last = Some((id, model));
+                return Ok(model);
+            }
             Some((_, Listing::Unavailable { reason, .. })) => {
                 (Reason::ModelUnavailable, format!("the model could not be loaded: {reason}"))
             }
@@ -274,6 +287,7 @@ impl Blocks<'_> {
             block.text.truncate(text_before);
             return Some(Err(refusal));
         }
+        block.traced |= record.header(TRACEPARENT).is_some();
         let record = u32::try_from(place).expect("an activation polls fewer than 2^32 records");
         block.rows.push(Row { record, request_id: request.request_id, tenant_id: request.tenant_id });
         Some(Ok(()))
@@ -306,6 +320,7 @@ impl Blocks<'_> {
         block.push_inputs(inputs, &self.row);
         let start = u32::try_from(block.text.len()).expect("a block's text stays below 4 GiB");
         block.text.push_str(&self.text);
+        block.traced |= record.header(TRACEPARENT).is_some();
         let moved = |range: std::ops::Range<u32>| start + range.start..start + range.end;
         let record = u32::try_from(place).expect("an activation polls fewer than 2^32 records");
         let (request_id, tenant_id) = (moved(request.request_id), moved(request.tenant_id));
@@ -342,6 +357,7 @@ impl Blocks<'_> {
             }
             block.class = class.clone();
             block.device = device;
+            block.traced = false;
             self.blocks.push(block);
             if class.is_only() {
                 self.places[only] = Some(at);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::isolate::{Isolation, Stop};
 use self::sessions::{Calls, Failed, Sessions};
-use crate::block::Block;
+use crate::block::{Block, TRACEPARENT};
 use crate::catalog::{BatchPolicy, ModelIndex};
 use crate::clock::{Clock, Moment};
 use crate::codec::facts::{BatchFacts, RowFacts};
@@ -234,7 +234,7 @@ impl<'a> Book<'a> {
             let facts =
                 RowFacts { request_id, tenant_id, partition: lease.partition, offset, latency, queue, index };
             let original = block.polled.records.get(block.rows[row].record as usize);
-            let traceparent = original.header(b"traceparent").flatten();
+            let traceparent = if block.traced { original.header(TRACEPARENT).flatten() } else { None };
             let mut written = Ok(0);
             let (own_key, form) = (self.parts.result_key_is_request_key, self.parts.result_form.of(original));
             let result_bytes_max = self.parts.result_bytes_max;
@@ -250,7 +250,7 @@ impl<'a> Book<'a> {
                     results.headers(form, &facts, json, records);
                 }
                 if let Some(traceparent) = traceparent {
-                    records.push_header(b"traceparent", Some(traceparent));
+                    records.push_header(TRACEPARENT, Some(traceparent));
                 }
             });
             let size = page.record(page.len() - 1).payload_bytes();
