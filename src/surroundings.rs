@@ -89,6 +89,7 @@ pub fn onnx_config(config: &Config) -> OnnxConfig {
         fp16: config.onnx.fp16,
         engine_cache: config.onnx.engine_cache.clone(),
         intra_threads: config.onnx.intra_threads,
+        shared_arena: true,
         rows_max: config.batch_ceiling_default().size_max(),
         buckets: config.onnx.buckets.clone(),
         bytes_max: store::BYTES_MAX,

@@ -1,7 +1,7 @@
 //! Inference by itself: the infer operator and real executor threads, without a broker, on models that take a time that is known.
 //!
 //! ```text
-//!   cargo bench --bench inference -- slo|fairness|poison|decode --json FILE
+//!   cargo bench --bench inference -- slo|fairness|poison|decode|memory --json FILE
 //! ```
 //!
 //! | subject | what is measured |
@@ -10,12 +10,14 @@
 //! | `fairness` | what a flood of one tenant does to the latency of others, and what fair share costs in throughput |
 //! | `poison` | one row that a model can't take among 64, on ONNX Runtime: its calls, its letter and the results of the others |
 //! | `decode` | our decoder of requests beside `serde_json` |
+//! | `memory` | what a session takes where all share an arena, and where each has its own, on ONNX Runtime |
 
 mod decode;
 mod fairness;
 mod figures;
 #[path = "../micro/given.rs"]
 mod given;
+mod memory;
 mod poison;
 mod rig;
 mod slo;
@@ -49,7 +51,7 @@ struct Args {
     bench: bool,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Subject {
     /// An objective over a load that grows a hundred times, beside static policies; about three minutes
     Slo,
@@ -59,25 +61,38 @@ enum Subject {
     Poison,
     /// Our decoder of requests beside `serde_json`; half a minute
     Decode,
+    /// What sessions take of the memory, on ONNX Runtime, which has to be there, as the models of other people; a minute
+    Memory {
+        /// Of which sessions this process is to tell, rather than to ask others
+        #[arg(long, hide = true, requires = "model")]
+        arena: Option<memory::Arena>,
+
+        /// And of which model
+        #[arg(long, hide = true, requires = "arena")]
+        model: Option<String>,
+    },
 }
 
 impl Subject {
-    const ALL: [Self; 4] = [Self::Decode, Self::Poison, Self::Fairness, Self::Slo];
+    const ALL: [Self; 5] =
+        [Self::Decode, Self::Poison, Self::Memory { arena: None, model: None }, Self::Fairness, Self::Slo];
 
     /// Its figures, or what is missing for it.
-    fn run(self) -> Result<Vec<Value>, String> {
+    fn run(&self) -> Result<Vec<Value>, String> {
         match self {
             Self::Slo => Ok(slo::run()),
             Self::Fairness => Ok(fairness::run()),
             Self::Poison => poison::run(),
             Self::Decode => Ok(decode::run()),
+            Self::Memory { arena: Some(arena), model: Some(model) } => memory::child(*arena, model),
+            Self::Memory { .. } => memory::run(),
         }
     }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let subjects = args.subject.map_or_else(|| Subject::ALL.to_vec(), |subject| vec![subject]);
+    let subjects = args.subject.clone().map_or_else(|| Subject::ALL.to_vec(), |subject| vec![subject]);
     let mut figures = Vec::new();
     for subject in subjects {
         match subject.run() {

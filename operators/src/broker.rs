@@ -154,7 +154,7 @@ impl Polled {
 pub struct PollLimit {
     /// Records at most.
     pub records: usize,
-    /// Bytes of keys, values and headers after which no further record is taken.
+    /// Bytes of keys, values and headers after which no further record is taken; their lengths in a batch may count too.
     pub bytes: usize,
 }
 

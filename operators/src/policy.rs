@@ -54,8 +54,10 @@ pub struct Offer {
 impl Offer {
     /// Whether a batch of so many rows is handed over before an executor is free. The others that wait are taken to cost as much.
     fn takes_ahead(self, cost: &CostModel, rows: usize) -> bool {
+        let took = cost.safe(rows);
         let batches = u32::try_from(self.ahead).unwrap_or(u32::MAX).saturating_add(1);
-        cost.safe(rows).saturating_mul(batches) < SHORT
+        // Of what nobody has seen run yet it is not known that several are short.
+        if took.is_zero() { self.ahead == 0 } else { took.saturating_mul(batches) < SHORT }
     }
 }
 
@@ -245,6 +247,16 @@ mod tests {
                 let handed_over = decision == Decision::Close { reason: CloseReason::Full, rows };
                 assert_eq!(handed_over, ahead < fits, "{policy:?} with {ahead} ahead: {decision:?}");
             }
+        }
+        let nothing_known = CostModel::new(64);
+        for (ahead, expected) in [(0, true), (1, false)] {
+            let device = Offer { idle: false, ahead, demand: 1.0 };
+            let decision = decide(static_policy, moment(1), waiting, &nothing_known, device);
+            assert_eq!(
+                matches!(decision, Decision::Close { .. }),
+                expected,
+                "of what nobody has seen yet one waits"
+            );
         }
     }
 

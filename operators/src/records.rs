@@ -27,12 +27,24 @@ pub const HEADER_OVERHEAD: usize = 10;
 /// assert_eq!(record.value(), None);
 /// assert_eq!(record.headers().collect::<Vec<_>>(), [(&b"model_id"[..], Some(&b"mlp-16"[..]))]);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Records {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     headers: Vec<HeaderEntry>,
 }
+
+/// They are the same if each of them is; what lies between their parts says nothing.
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(own, other): (RecordView<'_>, RecordView<'_>)| {
+            (own.key(), own.value()) == (other.key(), other.value()) && own.headers().eq(other.headers())
+        };
+        self.len() == other.len() && self.iter().zip(other.iter()).all(same)
+    }
+}
+
+impl Eq for Records {}
 
 /// Below this a buffer is left as it is.
 const FIT_BYTES_MIN: usize = 4 * 1024;
@@ -371,6 +383,13 @@ mod tests {
         assert_eq!(records.get(2).value(), Some(&b"next"[..]));
         let nothing = Records::default().push_within(b".", None, None);
         assert_eq!(nothing, 0);
+        let mut copies = Records::default();
+        records.iter().for_each(|record| {
+            copies.push_copy(record);
+        });
+        assert_eq!(copies, records);
+        copies.push_header(b"h", None);
+        assert_ne!(copies, records);
     }
 
     #[test]

@@ -36,7 +36,8 @@ enum Command {
     /// SIGINT end the system that is being measured too.
     ///
     /// A file has a `title`, a `question`, `repetitions` and two tables: `fixed` has what all points share, `sweep` an array for each
-    /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`. What can stand
+    /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`; where a point
+    /// has all values of `at` in a `[[differs]]`, the `fixed` there counts in place of the one above. What can stand
     /// in them is any setting of the engine (`tidemill check --explain`), and: `system` (tidemill, or the folder of a peer), `measure` (drain: a backlog of `requests`; rate: `rate` requests a second for
     /// `warm_up` and `window`, and with a `burst_rate` so many instead for `burst_length`, once every `burst_every` of the window; sustainable: the highest rate up to `rate` that is borne with a 99th percentile of `p99_max`, and the lowest that is not, if there is one; kill: a drain with a
     /// kill -9), `model`, `tenants`, `skew` (of Zipf), `form`, `decimals`, and `floor = false` to go without the floor.

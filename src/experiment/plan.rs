@@ -1,5 +1,6 @@
 //! An experiment as a file: what stays the same, and what is swept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -223,6 +224,18 @@ struct File {
     sweep: Table,
     #[serde(default)]
     skip: Vec<Table>,
+    #[serde(default)]
+    differs: Vec<Differs>,
+}
+
+/// What is otherwise at some points.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Differs {
+    /// At those that have all of these values.
+    at: Table,
+    /// What is so there, in place of what is fixed.
+    fixed: Table,
 }
 
 impl Plan {
@@ -287,27 +300,67 @@ impl Plan {
         let count = count.filter(|count| *count <= POINTS_MAX).ok_or_else(|| {
             PlanError::Parameter(format!("there are more than {POINTS_MAX} points: sweep less at once"))
         })?;
+        let names: Vec<String> = swept.iter().map(|(name, _)| name.clone()).collect();
+        let differs: Vec<Other> =
+            file.differs.iter().map(|differs| Other::new(differs, &swept)).collect::<Result<_, _>>()?;
         let mut points: Vec<Point> =
-            (0..count).map(|index| point(index, &fixed, &swept)).collect::<Result<_, _>>()?;
-        let names: Vec<String> = swept.into_iter().map(|(name, _)| name).collect();
+            (0..count).map(|index| point(index, &fixed, &swept, &differs)).collect::<Result<_, _>>()?;
         for skipped in &file.skip {
-            leave_out(&mut points, &names, &flat(skipped))?;
+            leave_out(&mut points, &names, skipped)?;
         }
         Ok(Self { title: file.title, question: file.question, repetitions, swept: names, points })
     }
 }
 
+/// Which points are meant: those that have all of some values, each of a parameter that is swept.
+struct Selection(Vec<(usize, String)>);
+
+impl Selection {
+    /// What `table`, a table of this name, selects among the points of what is swept.
+    fn new(table: &str, values: &Table, names: &[String]) -> Result<Self, PlanError> {
+        let place = |(name, value): (String, Value)| {
+            let place = names.iter().position(|swept| *swept == name);
+            let wrong = || PlanError::Parameter(format!("`{table}` names `{name}`, which is not swept"));
+            Ok((place.ok_or_else(wrong)?, label(&value)))
+        };
+        flat(values).into_iter().map(place).collect::<Result<_, PlanError>>().map(Self)
+    }
+
+    /// Whether it means the point with these values; one that names nothing means none.
+    fn has(&self, swept: &[String]) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(place, value)| swept[*place] == *value)
+    }
+}
+
+/// What is fixed otherwise at some points.
+struct Other {
+    at: Selection,
+    fixed: Vec<(String, Value)>,
+}
+
+impl Other {
+    fn new(Differs { at, fixed }: &Differs, swept: &[(String, Vec<Value>)]) -> Result<Self, PlanError> {
+        let names: Vec<String> = swept.iter().map(|(name, _)| name.clone()).collect();
+        let (at, fixed) = (Selection::new("differs", at, &names)?, flat(fixed));
+        let is_somewhere =
+            |(place, value): &(usize, String)| swept[*place].1.iter().any(|it| label(it) == *value);
+        if at.0.is_empty() || !at.0.iter().all(is_somewhere) {
+            return Err(PlanError::Parameter("a table of `differs` is for no point".to_owned()));
+        }
+        if let Some((name, _)) = fixed.iter().find(|(name, _)| names.contains(name)) {
+            return Err(PlanError::Parameter(format!(
+                "`{name}` is swept, and can't be otherwise at some points"
+            )));
+        }
+        Ok(Self { at, fixed })
+    }
+}
+
 /// Leaves out the points that have all of these values.
-fn leave_out(points: &mut Vec<Point>, names: &[String], values: &[(String, Value)]) -> Result<(), PlanError> {
-    let place = |(name, value): &(String, Value)| {
-        let place = names.iter().position(|swept| swept == name);
-        let wrong = || PlanError::Parameter(format!("`skip` names `{name}`, which is not swept"));
-        Ok((place.ok_or_else(wrong)?, label(value)))
-    };
-    let values: Vec<(usize, String)> = values.iter().map(place).collect::<Result<_, PlanError>>()?;
-    let has_all = |point: &Point| values.iter().all(|(place, value)| point.swept[*place] == *value);
+fn leave_out(points: &mut Vec<Point>, names: &[String], values: &Table) -> Result<(), PlanError> {
+    let skipped = Selection::new("skip", values, names)?;
     let before = points.len();
-    points.retain(|point| values.is_empty() || !has_all(point));
+    points.retain(|point| !skipped.has(&point.swept));
     if points.len() == before {
         return Err(PlanError::Parameter("a table of `skip` leaves out no point".to_owned()));
     }
@@ -319,6 +372,7 @@ fn point(
     index: usize,
     fixed: &[(String, Value)],
     swept: &[(String, Vec<Value>)],
+    differs: &[Other],
 ) -> Result<Point, PlanError> {
     let mut rest = index;
     let mut chosen: Vec<(&String, &Value)> = Vec::new();
@@ -327,8 +381,12 @@ fn point(
         rest /= values.len();
     }
     chosen.reverse();
-    let labels = chosen.iter().map(|(_, value)| label(value)).collect();
-    let all = fixed.iter().map(|(name, value)| (name, value)).chain(chosen);
+    let labels: Vec<String> = chosen.iter().map(|(_, value)| label(value)).collect();
+    let mut all: BTreeMap<&String, &Value> = fixed.iter().map(|(name, value)| (name, value)).collect();
+    for other in differs.iter().filter(|other| other.at.has(&labels)) {
+        all.extend(other.fixed.iter().map(|(name, value)| (name, value)));
+    }
+    let all = all.into_iter().chain(chosen);
     let (ours, settings): (Vec<_>, Vec<_>) =
         all.partition(|(name, _)| Parameters::NAMES.contains(&name.as_str()));
     let ours: Table = ours.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -412,6 +470,27 @@ mod tests {
         assert!(plan.points.iter().all(|point| point.swept[1..] != ["2", "tidemill"]));
         assert!(with("colour = 'red'").unwrap_err().to_string().contains("not swept"));
         assert!(with("workers = 7").unwrap_err().to_string().contains("leaves out no point"));
+    }
+
+    #[test]
+    fn what_is_fixed_may_be_otherwise_at_some_points() {
+        let with = |differs: &str| Plan::parse(&format!("{TEXT}\n[[differs]]\n{differs}"));
+        let plan =
+            with("at = { workers = 2 }\nfixed = { requests = 700, commit.interval = '1s', tenants = 3 }")
+                .unwrap();
+        for point in plan.points {
+            let has_two = point.swept[1] == "2";
+            let (requests, tenants) = if has_two { (700, 3) } else { (100_000, 8) };
+            assert_eq!((point.parameters.requests, point.parameters.tenants), (requests, tenants));
+            assert_eq!(point.sets[0], if has_two { "commit.interval=1s" } else { "commit.interval=50ms" });
+        }
+        let said = |differs: &str| with(differs).unwrap_err().to_string();
+        assert!(said("at = { colour = 'red' }\nfixed = { requests = 700 }").contains("not swept"));
+        assert!(said("at = { workers = 7 }\nfixed = { requests = 700 }").contains("no point"));
+        assert!(said("at = {}\nfixed = { requests = 700 }").contains("no point"));
+        assert!(said("at = { workers = 2 }\nfixed = { workers = 1 }").contains("is swept"));
+        assert!(said("at = { workers = 2 }\nfixed = { requests = 7 }").contains("at least 100"));
+        assert!(said("at = { workers = 2 }").contains("fixed"));
     }
 
     #[test]

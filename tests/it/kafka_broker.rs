@@ -533,7 +533,7 @@ fn a_poll_obeys_its_limit_and_brings_at_least_one_record() {
     };
     assert_eq!(poll(1, 1), (PollEnd::Limit, vec![3]));
     assert_eq!(poll(2, 1 << 20), (PollEnd::Limit, vec![4, 5]));
-    assert_eq!(poll(9, 9), (PollEnd::Limit, vec![6, 7]));
+    assert_eq!(poll(9, 12), (PollEnd::Limit, vec![6, 7]));
     assert_eq!(poll(9, 1 << 20), (PollEnd::Empty, vec![8, 9]));
     assert_eq!(queue.position(), Some(NextOffset(10)));
 }

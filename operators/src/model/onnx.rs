@@ -64,6 +64,8 @@ pub struct OnnxConfig {
     pub fp16: bool,
     /// Threads that a session computes with, the executor's included.
     pub intra_threads: usize,
+    /// Whether sessions share one arena of the CPU's memory, rather than that each has its own.
+    pub shared_arena: bool,
     /// Where TensorRT keeps the engines that it built. Without a folder it builds them at each start.
     pub engine_cache: Option<PathBuf>,
     /// The most rows of a batch: TensorRT's engines are built for one to this many.
@@ -122,6 +124,7 @@ impl Default for OnnxConfig {
             devices: vec![0],
             fp16: false,
             intra_threads: 1,
+            shared_arena: true,
             engine_cache: None,
             rows_max: 64,
             buckets: BucketRule::Auto,
@@ -219,7 +222,8 @@ impl OnnxBackend {
         let builder = step(builder.with_intra_threads(self.config.intra_threads))?;
         let builder = step(builder.with_intra_op_spinning(false))?;
         let builder = step(builder.with_inter_op_spinning(false))?;
-        let builder = if self.runtime.has_arena { step(builder.with_env_allocators())? } else { builder };
+        let shares = self.config.shared_arena && self.runtime.has_arena;
+        let builder = if shares { step(builder.with_env_allocators())? } else { builder };
         // A pattern is kept for each batch size that was ever run, and batches come in all sizes.
         let builder = step(builder.with_memory_pattern(false))?;
         // Else a file of the library's own format would be read too, whatever it is named.
