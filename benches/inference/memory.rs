@@ -85,7 +85,8 @@ pub(crate) fn child(arena: Arena, model: &str) -> Result<Vec<Value>, String> {
     }
     let taken = resident()?.saturating_sub(before);
     drop(first);
-    println!("{:.1}", taken as f64 / SESSIONS as f64 / 1e6);
+    let tenths = taken / SESSIONS as u64 / 100_000;
+    println!("{}.{}", tenths / 10, tenths % 10);
     Ok(Vec::new())
 }
 

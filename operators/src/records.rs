@@ -148,6 +148,11 @@ impl Records {
         entry.headers.end += 1;
     }
 
+    /// Takes away so many bytes at the end of what the record pushed last lies within: none of its parts is there.
+    pub fn trim(&mut self, bytes: usize) {
+        self.bytes.truncate(self.bytes.len().saturating_sub(bytes));
+    }
+
     /// Makes room for as many more records, with as many headers and bytes, as `like` has: what comes is like what came.
     pub fn reserve_like(&mut self, like: Size) {
         self.bytes.reserve(like.bytes);
@@ -374,12 +379,13 @@ mod tests {
         let start = records.push_within(b"1k1v.1h-.", Some(1..2), Some(3..4));
         records.push_header_within(start, 6..7, None);
         records.push_header_within(start, 6..7, Some(7..7));
+        records.trim(1);
         records.push(None, Some(b"next"));
         let record = records.get(1);
         assert_eq!((record.key(), record.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
         let headers = [(&b"h"[..], None), (&b"h"[..], Some(&b""[..]))];
         assert_eq!(record.headers().collect::<Vec<_>>(), headers);
-        assert_eq!((record.payload_bytes(), records.payload_bytes()), (4, 7 + 9 + 4));
+        assert_eq!((record.payload_bytes(), records.payload_bytes()), (4, 7 + 8 + 4));
         assert_eq!(records.get(2).value(), Some(&b"next"[..]));
         let nothing = Records::default().push_within(b".", None, None);
         assert_eq!(nothing, 0);

@@ -17,6 +17,9 @@ const STUCK_KILLED: Duration = Duration::from_mins(3);
 /// How many requests go through the system before any counts, as a part of those that do.
 const WARM_UP_ONE_IN: u64 = 2;
 
+/// More of the requests than this part of them may not be done before they can be seen: then it is not them that are measured.
+const EARLY_ONE_IN: u64 = 20;
+
 /// How often it is looked what is done.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -63,7 +66,9 @@ pub fn drain_watched<S>(
     done.wait(world, warm, STUCK).map_err(|failure| running.blamed(failure))?;
     // The system is at rest before there is anything to do, so that neither its start nor the first touch of its memory is part of
     // what is measured: on a virtual machine that alone may cost as much as the work.
+    let rested = done.sum()?;
     let waiting = world.preload(load, warm)?;
+    done.none_early(rested, requests)?;
     let (before, seen) = (running.cpu()?, look()?);
     let clock = SystemClock::new();
     waiting.commit()?;
@@ -142,6 +147,23 @@ impl Done {
     fn outcomes(&self) -> Result<u64, Failure> {
         let of_topic = |(topic, partitions): &(String, i32)| self.reader.ends(topic, *partitions);
         self.outcomes.iter().map(of_topic).sum()
+    }
+
+    /// Sees that none of the requests is done that can't be seen yet. So many were when the system was at rest; offsets of what ends a
+    /// transaction may have come to them.
+    fn none_early(&self, rested: u64, requests: u64) -> Result<(), Failure> {
+        let (early, ends) = (self.sum()?.saturating_sub(rested), 2 * self.partitions());
+        if early > requests / EARLY_ONE_IN + ends {
+            return Err(Failure::Unexpected(format!(
+                "the system has done {early} requests before they were committed: it has to read what is committed alone"
+            )));
+        }
+        Ok(())
+    }
+
+    fn partitions(&self) -> u64 {
+        let topics = self.outcomes.iter().chain([&self.requests]);
+        topics.map(|(_, partitions)| u64::try_from(*partitions).unwrap_or(0)).sum()
     }
 
     /// Waits until so many are done.

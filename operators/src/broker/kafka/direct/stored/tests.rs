@@ -179,6 +179,16 @@ proptest! {
 }
 
 #[test]
+fn what_stands_behind_the_headers_of_a_record_is_not_kept() {
+    // No key, a value of one byte, no headers; and nine bytes more than that.
+    let bytes = [&[32, 0, 0, 0, 1, 2, b'v', 0][..], &[7; 9]].concat();
+    let (mut rest, mut records) = (&bytes[..], Records::default());
+    Row::read(&mut rest).unwrap().append_to(&mut records).unwrap();
+    assert_eq!((records.get(0).key(), records.get(0).value()), (None, Some(&b"v"[..])));
+    assert_eq!((rest.len(), records.payload_bytes()), (0, 4));
+}
+
+#[test]
 fn an_old_format_is_told_from_damage() {
     let mut bytes = own(&[(None, None, Vec::new(), 0)], Own::None);
     bytes[field::MAGIC] = 1;
