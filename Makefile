@@ -65,7 +65,7 @@ check:
 bench: doctor
 	scripts/kafka.sh install
 	cargo bench --workspace --locked $(features) --no-run
-	$(ort); scripts/kafka.sh run -- cargo bench --workspace --locked $(features) $(ARGS)
+	$(ort); $(real); scripts/kafka.sh run -- cargo bench --workspace --locked $(features) $(ARGS)
 
 # In the profile of the tests, in which the budget is on record.
 budget:

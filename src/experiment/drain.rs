@@ -64,9 +64,9 @@ pub fn drain_watched<S>(
     world.write(&mut load, warm)?;
     let done = Done::new(world)?;
     done.wait(world, warm, STUCK).map_err(|failure| running.blamed(failure))?;
-    // The system is at rest before there is anything to do, so that neither its start nor the first touch of its memory is part of
-    // what is measured: on a virtual machine that alone may cost as much as the work.
     let rested = done.sum()?;
+    // The system is at rest before there is anything to do, so that its start is no part of what is measured; nor is the first touch of its
+    // memory, but for what it gives back while it rests.
     let waiting = world.preload(load, warm)?;
     done.none_early(rested, requests)?;
     let (before, seen) = (running.cpu()?, look()?);
