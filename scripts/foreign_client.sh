@@ -5,6 +5,7 @@
 #   scripts/foreign_client.sh send HOST:PORT     send the records described on stdin: scripts/foreign_client.py says how
 #   scripts/foreign_client.sh commit HOST:PORT ID GROUP TOPIC PARTITION OFFSET
 #                                                commit an offset for a group: scripts/foreign_commit.py says how
+#   scripts/foreign_client.sh peer WHAT [FILE]   be a system for experiments that does something wrong: scripts/foreign_peer.py says what
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -46,6 +47,10 @@ send)
 commit)
     (($# == 7)) || die "commit: six arguments are needed"
     with_client "$here/foreign_commit.py" "${@:2}"
+    ;;
+peer)
+    (($# >= 2)) || die "peer: what it is to do wrong is missing"
+    with_client "$here/foreign_peer.py" "${@:2}"
     ;;
 *)
     sed -n '2,/^set /s/^#\{1,\} \{0,1\}//p' "$0" >&2

@@ -14,8 +14,14 @@ use super::{Failure, Setup, World};
 const STUCK: Duration = Duration::from_secs(30);
 const STUCK_KILLED: Duration = Duration::from_mins(3);
 
+/// For how long nothing more may come of a system that was killed and commits nothing, before all that it does twice has come.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// How many requests go through the system before any counts, as a part of those that do.
 const WARM_UP_ONE_IN: u64 = 2;
+
+/// How long a system is given to do what it cannot see yet, before it is looked whether it has: commits come every 100 ms.
+const TEMPTED: Duration = Duration::from_millis(500);
 
 /// More of the requests than this part of them may not be done before they can be seen: then it is not them that are measured.
 const EARLY_ONE_IN: u64 = 20;
@@ -68,6 +74,7 @@ pub fn drain_watched<S>(
     // The system is at rest before there is anything to do, so that its start is no part of what is measured; nor is the first touch of its
     // memory, but for what it gives back while it rests.
     let waiting = world.preload(load, warm)?;
+    thread::sleep(TEMPTED);
     done.none_early(rested, requests)?;
     let (before, seen) = (running.cpu()?, look()?);
     let clock = SystemClock::new();
@@ -103,7 +110,8 @@ pub fn drain_killed(setup: &Setup, world: &World, requests: u64) -> Result<Drain
     done.wait_for_sum(was + 1, STUCK_KILLED).map_err(|failure| second.blamed(failure))?;
     let recovery = clock.now().since(killed);
     done.wait(world, requests, STUCK_KILLED).map_err(|failure| second.blamed(failure))?;
-    let took = clock.now().since(Moment::START);
+    let last = done.settled(&clock).map_err(|failure| second.blamed(failure))?;
+    let took = last.since(Moment::START);
     let spent = second.cpu()?;
     let memory = second.stop()?;
     Ok(Drained { requests, took, spent, memory, recovery: Some(recovery) })
@@ -189,6 +197,27 @@ impl Done {
             }
             Ok(committed.iter().zip(&dealt).all(|(committed, dealt)| committed >= dealt))
         })
+    }
+
+    /// Waits until no more outcomes come of a system that commits nothing, and gives the moment of the last: what it did twice is among
+    /// them, so that there are as many as requests before each request has one. Of any other, it is now.
+    fn settled(&self, clock: &SystemClock) -> Result<Moment, Failure> {
+        let began = clock.now();
+        let (mut seen, mut moved) = (0, began);
+        if self.group.committed(&self.requests.0, self.requests.1)?.iter().any(|committed| *committed > 0) {
+            return Ok(began);
+        }
+        while clock.now().since(moved) < SETTLED {
+            if clock.now().since(began) > STUCK_KILLED {
+                return Err(Failure::Late { what: "an end to its outcomes", limit: STUCK_KILLED });
+            }
+            let outcomes = self.outcomes()?;
+            if outcomes > seen {
+                (seen, moved) = (outcomes, clock.now());
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(moved)
     }
 
     fn until(

@@ -1,9 +1,12 @@
 //! An experiment on the real broker, by the binary: its figures, its page, and itself beside itself.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tidemill::experiment::cpu;
 
 use super::wait::until;
@@ -18,14 +21,21 @@ fn tidemill(words: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// The line that an experiment of one point, measured once, tells.
-fn measured(experiment: &str) -> Value {
+/// How an experiment of one point, measured once, ends, and the line that it tells.
+fn told(experiment: &str) -> (i32, Value) {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let file = folder.path().join("experiment.toml").display().to_string();
     std::fs::write(&file, experiment).expect("the experiment can be written");
     let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    serde_json::from_str(&stdout).expect("a line is JSON")
+    let line = serde_json::from_str(&stdout);
+    (code, line.unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
+}
+
+/// The line of one that ends well.
+fn measured(experiment: &str) -> Value {
+    let (code, line) = told(experiment);
+    assert_eq!(code, 0, "{line}");
+    line
 }
 
 #[test]
@@ -76,6 +86,53 @@ fn an_engine_that_is_killed_in_an_experiment_loses_nothing() {
     }
     assert_eq!(figures["results"], 3000.0);
     assert!(figures["recovery_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+}
+
+/// A folder with a system that does something wrong, as `scripts/foreign_peer.py` has it.
+fn wrong_system(what: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let run = folder.path().join("run");
+    let client = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/foreign_client.sh");
+    let text = format!(
+        "#!/usr/bin/env bash\nexec '{client}' peer {what} '{}'\n",
+        folder.path().join("was").display()
+    );
+    std::fs::write(&run, text).expect("it can be written");
+    std::fs::set_permissions(&run, Permissions::from_mode(0o755)).expect("it can be made a program");
+    folder
+}
+
+#[test]
+fn what_a_killed_system_that_commits_nothing_does_twice_hides_nothing_of_what_it_still_does() {
+    // A half is done twice: as many outcomes as requests are there before each request has one.
+    let system = wrong_system("twice");
+    let experiment = format!(
+        "title = 'twice'\nrepetitions = 1\n[fixed]\nmeasure = 'kill'\nmodel = 'mlp-16'\nrequests = 1000\nsystem = '{}'\n\
+         kafka.producer.compression.type = 'none'\ntopics.requests.partitions = 2\ntopics.results.partitions = 1\n",
+        system.path().display()
+    );
+    // It has never seen the model, so that none of its results is right.
+    let (code, line) = told(&experiment);
+    let figures = &line["figures"];
+    assert_eq!(code, 1, "{line}");
+    assert_eq!(["lost", "duplicated"].map(|name| figures[name].as_f64()), [Some(0.0), Some(500.0)], "{line}");
+}
+
+#[test]
+fn a_drain_by_a_system_that_reads_what_is_not_committed_measures_nothing() {
+    let system = wrong_system("early");
+    let experiment = format!(
+        "title = 'early'\nrepetitions = 1\n[fixed]\nmeasure = 'drain'\nmodel = 'mlp-16'\nrequests = 1000\nsystem = '{}'\n\
+         kafka.producer.compression.type = 'none'\ntopics.requests.partitions = 2\ntopics.results.partitions = 1\n",
+        system.path().display()
+    );
+    let (code, line) = told(&experiment);
+    let error = line["error"].as_str().unwrap_or_default();
+    assert_eq!(code, 1, "{line}");
+    assert!(
+        error.contains("before they were committed") && line["figures"]["records_per_second"].is_null(),
+        "{line}"
+    );
 }
 
 #[test]
