@@ -34,8 +34,8 @@ pub(crate) struct Series {
     pub(crate) is_law: bool,
 }
 
-/// Why a plot can't be drawn: only memory can be short.
-type Drawn = Result<String, DrawingAreaErrorKind<std::io::Error>>;
+/// A plot, or why it can't be drawn: only memory can be short.
+pub(crate) type Drawn = Result<String, DrawingAreaErrorKind<std::io::Error>>;
 
 /// Lines over a common axis, from zero.
 ///

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use operators::clock::Moment;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -48,7 +48,7 @@ enum Command {
     Compare(CompareArgs),
     /// Print the medians of runs, point by point, as a table or with --json as an array.
     Summary(SummaryArgs),
-    /// Make the page of a run again, from its figures.
+    /// Make the page of a run again, or its plots alone, from its figures.
     Report(ReportArgs),
 }
 
@@ -90,12 +90,16 @@ struct SummaryArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("made").args(["html", "plots"]).required(true).multiple(true)))]
 struct ReportArgs {
     /// The figures, as `bench run --out` writes them.
     figures: PathBuf,
     /// Where the page goes.
     #[arg(long, value_name = "FILE")]
-    html: PathBuf,
+    html: Option<PathBuf>,
+    /// A folder for the plots, each an SVG file by itself; it is made if there is none. Their names are printed.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -120,7 +124,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit, CliError> {
         Command::Report(args) => {
             let measured = read(&args.figures)?;
             let title = measured.first().map_or("nothing was measured", |one| one.experiment.as_str());
-            write_page(&args.html, title, "", &measured)?;
+            if let Some(html) = &args.html {
+                write_page(html, title, "", &measured)?;
+            }
+            if let Some(folder) = &args.plots {
+                write_plots(folder, &measured, context)?;
+            }
             Ok(Exit::Done)
         }
     }
@@ -274,6 +283,19 @@ fn write_page(path: &Path, title: &str, question: &str, measured: &[Measured]) -
     let page = report::page(title, question, measured)
         .map_err(|_| CliError::failed(Exit::Failed, "the page could not be drawn"))?;
     std::fs::write(path, page).map_err(|error| unwritable(path, &error))
+}
+
+fn write_plots(folder: &Path, measured: &[Measured], context: &Context) -> Result<(), CliError> {
+    let plots = report::plots(measured)
+        .map_err(|_| CliError::failed(Exit::Failed, "the plots could not be drawn"))?;
+    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    let mut files = Vec::new();
+    for plot in plots {
+        let path = folder.join(plot.file_name());
+        std::fs::write(&path, &plot.svg).map_err(|error| unwritable(&path, &error))?;
+        files.push(path.display().to_string());
+    }
+    context.print(&if context.json { line(&files) } else { files.join("\n") + "\n" })
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> CliError {

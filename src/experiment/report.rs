@@ -7,7 +7,7 @@ use super::floor::Floor;
 use super::scaling::Scaling;
 use super::summary::{Row, columns, rows};
 use crate::html::{begin, escape};
-use crate::plot::{Series, bars, lines};
+use crate::plot::{Drawn, Series, bars, lines};
 
 /// Figures that are plotted, with what the axis says.
 const PLOTTED: [(&str, &str); 6] = [
@@ -44,18 +44,53 @@ pub fn page(title: &str, question: &str, measured: &[Measured]) -> Result<String
             "Each number is the median of the measurements of its point. Figures of another machine are others.</p>"
         )?;
     }
-    for (name, svg) in plots(&rows) {
-        write!(page, "<h2>{}</h2>{}", escape(&name), svg.map_err(|_| fmt::Error)?)?;
+    for plot in drawn(&rows)? {
+        write!(page, "<h2>{}</h2>", escape(&plot.name))?;
+        if let Some(note) = &plot.note {
+            write!(page, "<p>{}</p>", escape(note))?;
+        }
+        page.push_str(&plot.svg);
     }
-    scaling(&mut page, &rows)?;
     table(&mut page, &rows)?;
     page.push_str("</body></html>\n");
     Ok(page)
 }
 
-type Plot = (String, Result<String, plotters::prelude::DrawingAreaErrorKind<std::io::Error>>);
+/// A plot of the page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plot {
+    /// What it shows.
+    pub name: String,
+    /// What there is to say of it.
+    note: Option<String>,
+    /// The plot, which needs nothing around it.
+    pub svg: String,
+}
 
-fn plots(rows: &[Row]) -> Vec<Plot> {
+impl Plot {
+    fn new(name: impl Into<String>, svg: Drawn) -> Result<Self, fmt::Error> {
+        Ok(Self { name: name.into(), note: None, svg: svg.map_err(|_| fmt::Error)? })
+    }
+
+    /// The name of a file for it: small letters, digits and hyphens, and its kind.
+    pub fn file_name(&self) -> String {
+        let name = self.name.to_lowercase();
+        let words =
+            name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("-") + ".svg"
+    }
+}
+
+/// The plots of the page, each by itself.
+///
+/// # Errors
+///
+/// If one can't be drawn.
+pub fn plots(measured: &[Measured]) -> Result<Vec<Plot>, fmt::Error> {
+    drawn(&rows(measured))
+}
+
+fn drawn(rows: &[Row]) -> Result<Vec<Plot>, fmt::Error> {
     let axis = axis(rows);
     let mut plots: Vec<Plot> = Vec::new();
     for (figure, name) in PLOTTED {
@@ -63,33 +98,36 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
             continue;
         }
         if let Some(axis) = &axis {
-            plots.push((format!("{name}, by {axis}"), lines(axis, name, &series(rows, axis, figure))));
+            plots.push(Plot::new(
+                format!("{name}, by {axis}"),
+                lines(axis, name, &series(rows, axis, figure)),
+            )?);
         } else {
             let bar = |row: &Row| Some((row.label(), vec![*row.medians.get(figure)?]));
-            plots.push((
-                name.to_owned(),
-                bars(name, &[name], &rows.iter().filter_map(bar).collect::<Vec<_>>()),
-            ));
+            let bars = bars(name, &[name], &rows.iter().filter_map(bar).collect::<Vec<_>>());
+            plots.push(Plot::new(name, bars)?);
         }
     }
     if let Some(axis) = &axis {
-        plots.extend(latencies(rows, axis));
+        plots.extend(latencies(rows, axis)?);
     }
     let split: Vec<(String, Vec<f64>)> = rows.iter().filter_map(split).collect();
     if !split.is_empty() {
         let names = ["consume", "decode", "infer", "encode", "produce", "the engine beyond the floor"];
-        plots.push(("where CPU time goes, in the system".to_owned(), bars("ns a record", &names, &split)));
+        plots.push(Plot::new("where CPU time goes, in the system", bars("ns a record", &names, &split))?);
     }
-    plots
+    plots.extend(scaling(rows)?);
+    Ok(plots)
 }
 
 /// All percentiles in one plot; where there are several lines of each, a plot for each percentile: it is the lines that are compared then.
-fn latencies(rows: &[Row], axis: &str) -> Vec<Plot> {
+fn latencies(rows: &[Row], axis: &str) -> Result<Vec<Plot>, fmt::Error> {
     let of = |(figure, name): &(&str, &str)| ((*name).to_owned(), series(rows, axis, figure));
     let found: Vec<(String, Vec<Series>)> =
         PERCENTILES.iter().map(of).filter(|(_, lines)| !lines.is_empty()).collect();
-    let plot =
-        |title: String, drawn: &[Series]| (title, lines(axis, "ms, from the time a request was due", drawn));
+    let plot = |title: String, drawn: &[Series]| {
+        Plot::new(title, lines(axis, "ms, from the time a request was due", drawn))
+    };
     if found.iter().all(|(_, lines)| lines.len() == 1) {
         let named = |(name, lines): &(String, Vec<Series>)| Series { name: name.clone(), ..lines[0].clone() };
         let all: Vec<Series> = found.iter().map(named).collect();
@@ -146,9 +184,10 @@ fn series(rows: &[Row], axis: &str, figure: &str) -> Vec<Series> {
 }
 
 /// Where workers or executors are swept: the law of scaling, fitted.
-fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
+fn scaling(rows: &[Row]) -> Result<Vec<Plot>, fmt::Error> {
     let axis = axis(rows).filter(|axis| ["workers", "onnx.executors"].contains(&axis.as_str()));
-    let Some(axis) = axis else { return Ok(()) };
+    let Some(axis) = axis else { return Ok(Vec::new()) };
+    let mut plots = Vec::new();
     for measured in series(rows, &axis, "records_per_second") {
         let Some(law) = Scaling::fit(&measured.points) else { continue };
         let most = measured.points.last().map_or(1.0, |(workers, _)| *workers);
@@ -163,20 +202,18 @@ fn scaling(page: &mut String, rows: &[Row]) -> fmt::Result {
         let speedup =
             measured.points.first().zip(measured.points.last()).map_or(1.0, |(first, last)| last.1 / first.1);
         let measured = Series { name: "measured".to_owned(), ..measured };
-        let svg = lines(&axis, "records a second", &[measured, fitted]).map_err(|_| fmt::Error)?;
-        write!(
-            page,
-            "<h2>{}</h2><p>{} times as much with {axis} {}. Universal Scalability Law: {} a second with one, \
-             contention {:.3}, coherency {:.4}.</p>{svg}",
-            escape(&name),
+        let note = format!(
+            "{} times as much with {axis} {}. Universal Scalability Law: {} a second with one, contention {:.3}, coherency {:.4}.",
             short(speedup),
             short(most),
             short(law.rate),
             law.contention,
             law.coherency
-        )?;
+        );
+        let plot = Plot::new(name, lines(&axis, "records a second", &[measured, fitted]))?;
+        plots.push(Plot { note: Some(note), ..plot });
     }
-    Ok(())
+    Ok(plots)
 }
 
 fn table(page: &mut String, rows: &[Row]) -> fmt::Result {

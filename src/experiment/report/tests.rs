@@ -40,6 +40,16 @@ fn the_page_shows_medians_plots_and_the_law_and_asks_nobody_for_anything() {
 }
 
 #[test]
+fn each_plot_has_a_file_of_its_own() {
+    let runs = ["1", "2", "4"]
+        .map(|workers| measured(workers, &[("records_per_second", 100.0), ("p50_ms", 1.0), ("p99_ms", 2.0)]));
+    let plots = plots(&runs).unwrap();
+    let names: Vec<String> = plots.iter().map(Plot::file_name).collect();
+    assert_eq!(names, ["records-a-second-by-workers.svg", "latency-by-workers.svg", "scaling.svg"]);
+    assert!(plots.iter().all(|plot| plot.svg.starts_with("<svg")));
+}
+
+#[test]
 fn what_failed_is_told() {
     let failed = Measured { error: Some("the broker went <away>".to_owned()), ..measured("1", &[]) };
     let page = page("t", "", &[failed]).unwrap();

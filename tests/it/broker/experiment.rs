@@ -65,6 +65,17 @@ fn an_experiment_tells_what_each_point_took_and_that_nothing_was_lost() {
     let page = std::fs::read_to_string(&html).expect("the page is there");
     assert!(page.contains("Universal Scalability Law") && page.contains("workers 2"));
 
+    let plots = path("plots");
+    let (code, files, stderr) = tidemill(&["bench", "report", &out, "--plots", &plots]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(files.contains("records-a-second-by-workers.svg"), "{files}");
+    for file in files.lines() {
+        let plot = std::fs::read_to_string(file).expect("it is there");
+        assert!(plot.starts_with("<svg"), "{file}");
+    }
+    let (code, ..) = tidemill(&["bench", "report", &out]);
+    assert_eq!(code, 2, "neither a page nor plots are asked for");
+
     let (code, compared, stderr) = tidemill(&["bench", "compare", &out, &out]);
     assert_eq!(code, 0, "{stderr}");
     assert!(
