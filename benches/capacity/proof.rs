@@ -123,6 +123,7 @@ pub(crate) fn run(args: &Args, json: Option<&Path>) -> Result<(), Failure> {
         system: System::Tidemill { program: env!("CARGO_BIN_EXE_tidemill").into(), under: None },
         file: Some(format!("{ROOT}/tidemill.toml").into()),
         sets: vec![format!("kafka.bootstrap_servers={bootstrap}")],
+        keeps_topics: true,
     };
     let mut figures = Figures::default();
     let chosen = |number: u64| args.scene.map_or(number <= args.scenes, |only| number == only);

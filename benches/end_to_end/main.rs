@@ -136,6 +136,7 @@ fn main() -> ExitCode {
         },
         file: Some(format!("{ROOT}/tidemill.toml").into()),
         sets: [&own, &args.set[..]].concat(),
+        keeps_topics: true,
     };
     match run(&args, &setup) {
         Ok(true) => ExitCode::SUCCESS,

@@ -478,6 +478,13 @@ pub trait Admin: Send {
     /// If it exists, or the broker refused.
     fn create(&mut self, topic: &TopicSpec) -> Result<(), BrokerError>;
 
+    /// Deletes a topic, with all that it holds. For a tool whose topics are its own: the engine deletes none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such topic, or the broker refused.
+    fn delete(&mut self, topic: &str) -> Result<(), BrokerError>;
+
     /// What `group` has committed of these partitions of `topic`, in their order. An open transaction with an offset of one of them is
     /// waited for, within a bound: the answer is never out of date.
     ///

@@ -31,8 +31,8 @@ pub struct Args {
 enum Command {
     /// Carry out an experiment: every point of its file, each a few times, on the broker of the configuration or of `TIDEMILL_BOOTSTRAP`.
     ///
-    /// Each measurement has topics, a group and a process of the engine of its own; the topics stay in the broker. After each one every
-    /// request is counted by its outcome. Exit code 1 if a request was lost or wrong, or a point could not be measured. SIGTERM and
+    /// Each measurement has topics, a group and a process of the engine of its own. After each one every
+    /// request is counted by its outcome, and its topics are deleted, unless it has failed. Exit code 1 if a request was lost or wrong, or a point could not be measured. SIGTERM and
     /// SIGINT end the system that is being measured too.
     ///
     /// A file has a `title`, a `question`, `repetitions` and two tables: `fixed` has what all points share, `sweep` an array for each
@@ -69,6 +69,9 @@ struct RunArgs {
     /// Only the points at which a thing that is swept has one of these values. May be given again.
     #[arg(long, value_name = "NAME=VALUE,VALUE")]
     only: Vec<String>,
+    /// Leave the topics of every measurement in the broker, to be looked at. What they take on its disk adds up.
+    #[arg(long)]
+    keep_topics: bool,
     /// See that the experiment can be carried out, and print its points, without measuring.
     #[arg(long)]
     dry_run: bool,
@@ -151,7 +154,7 @@ fn run_experiment(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     if let Some(servers) = std::env::var("TIDEMILL_BOOTSTRAP").ok().filter(|servers| !servers.is_empty()) {
         sets.insert(0, format!("kafka.bootstrap_servers={servers}"));
     }
-    let instrument = Instrument { program, file, sets };
+    let instrument = Instrument { program, file, sets, keeps_topics: args.keep_topics };
     instrument.check(&plan).map_err(|failure| CliError::failed(Exit::Unusable, failure.to_string()))?;
     if args.dry_run {
         return points(&plan, context);

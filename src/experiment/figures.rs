@@ -34,6 +34,11 @@ pub struct Measured {
     pub machine: Machine,
 }
 
+/// Requests that were lost, or ended in a way that is not right.
+pub(super) fn faults(figures: &Figures) -> f64 {
+    ["lost", "wrong"].iter().filter_map(|name| figures.get(*name)).sum()
+}
+
 impl Measured {
     /// What tells the point from others of its experiment.
     pub fn key(&self) -> (String, BTreeMap<String, String>, String, String) {
@@ -42,7 +47,7 @@ impl Measured {
 
     /// Requests that were lost, or ended in a way that is not right.
     pub fn faults(&self) -> f64 {
-        ["lost", "wrong"].iter().filter_map(|name| self.figures.get(*name)).sum()
+        faults(&self.figures)
     }
 
     /// Its figures on a line, the few that matter.

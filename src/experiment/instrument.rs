@@ -10,7 +10,7 @@ use operators::model::store;
 
 use super::count::count;
 use super::drain::{self, Drained};
-use super::figures::{Figures, Measured, as_float, insert};
+use super::figures::{Figures, Measured, as_float, faults, insert};
 use super::machine::Machine;
 use super::open_loop::{self, Loop, millis};
 use super::plan::{Measure, Parameters, Plan, Point};
@@ -30,6 +30,8 @@ pub struct Instrument {
     pub file: Option<PathBuf>,
     /// Settings that stand under those of the points.
     pub sets: Vec<String>,
+    /// Whether topics stay in the broker after every measurement. Those of one that fails, or loses something, do anyway.
+    pub keeps_topics: bool,
 }
 
 /// Hears of every measurement as soon as it is made.
@@ -109,7 +111,7 @@ impl Instrument {
             folder => System::Peer { folder: folder.into() },
         };
         let sets = self.sets.iter().chain(&point.sets).cloned().collect();
-        Setup { system, file: self.file.clone(), sets }
+        Setup { system, file: self.file.clone(), sets, keeps_topics: self.keeps_topics }
     }
 
     /// The load of a point; its model says what rows there are.
@@ -142,16 +144,24 @@ impl Instrument {
             return sustainable::search(&setup, &load, parameters);
         }
         let world = World::new(&setup, &name_of(&parameters.system), load)?;
+        let figures = self.measure_in(&world, &setup, parameters)?;
+        if faults(&figures) == 0.0 {
+            world.end()?;
+        }
+        Ok(figures)
+    }
+
+    fn measure_in(&self, world: &World, setup: &Setup, parameters: &Parameters) -> Result<Figures, Failure> {
         let meter = Meter::start();
         let mut figures = Figures::new();
         let requests = match parameters.measure {
             Measure::Drain => {
-                let drained = drain::drain(&setup, &world, parameters.requests)?;
+                let drained = drain::drain(setup, world, parameters.requests)?;
                 tell_drain(&mut figures, parameters.requests, &drained, &meter);
                 drained.requests
             }
             Measure::Kill => {
-                let drained = drain::drain_killed(&setup, &world, parameters.requests)?;
+                let drained = drain::drain_killed(setup, world, parameters.requests)?;
                 insert(&mut figures, "seconds", drained.took.as_secs_f64());
                 insert(&mut figures, "recovery_seconds", drained.recovery.unwrap_or_default().as_secs_f64());
                 insert(&mut figures, "memory_mb", as_float(drained.memory) / 1e6);
@@ -165,15 +175,15 @@ impl Instrument {
                     window: parameters.window,
                     grace: None,
                 };
-                let looped = open_loop::run(&setup, &world, asked)?;
+                let looped = open_loop::run(setup, world, asked)?;
                 tell_loop(&mut figures, parameters, &looped, &meter);
                 looped.requests
             }
         };
         if parameters.measure == Measure::Kill {
-            self.audit(&world, &mut figures)?;
+            self.audit(world, &mut figures)?;
         } else {
-            let count = count(&world, requests)?;
+            let count = count(world, requests)?;
             insert(&mut figures, "lost", as_float(count.lost));
             insert(&mut figures, "duplicated", as_float(count.duplicated));
             insert(&mut figures, "dead_letters", as_float(count.dead_letters));
@@ -183,7 +193,7 @@ impl Instrument {
             && matches!(setup.system, System::Tidemill { .. })
             && parameters.load_form() == Ok(LoadForm::Json);
         if has_floor {
-            tell_floor(&mut figures, &floor::measure(&world, requests)?);
+            tell_floor(&mut figures, &floor::measure(world, requests)?);
         }
         Ok(figures)
     }

@@ -42,10 +42,11 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         };
         match open_loop::run(setup, &world, asked) {
             Ok(looped) if is_borne(rate, &looped, parameters.p99_max) => {
-                best = Some((rate, looped, world));
+                let before = best.replace((rate, looped, world));
+                before.map_or(Ok(()), |(_, _, world)| world.end())?;
                 Ok(true)
             }
-            Ok(_) | Err(Failure::Late { .. }) => Ok(false),
+            Ok(_) | Err(Failure::Late { .. }) => world.end().map(|()| false),
             Err(failure) => Err(failure),
         }
     })?;
@@ -66,6 +67,7 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         insert(&mut figures, "lag_slope_per_second", looped.lag.slope);
         let records = rate * parameters.window.as_secs_f64();
         insert(&mut figures, "cpu_ns_per_record", looped.spent.as_secs_f64() * 1e9 / records.max(1.0));
+        world.end()?;
     }
     Ok(figures)
 }

@@ -29,6 +29,8 @@ pub struct Setup {
     pub file: Option<PathBuf>,
     /// Settings, the broker's address and the folder of models among them.
     pub sets: Vec<String>,
+    /// Whether topics stay in the broker after a measurement.
+    pub keeps_topics: bool,
 }
 
 impl Setup {
@@ -53,6 +55,7 @@ pub struct World {
     pub options: LoadOptions,
     /// The model that it is for.
     pub model: ModelRow,
+    keeps_topics: bool,
 }
 
 impl World {
@@ -79,7 +82,23 @@ impl World {
         }
         let model = options.models.first().cloned();
         let model = model.ok_or_else(|| Failure::Unexpected("the load has no model".to_owned()))?;
-        Ok(Self { config, sets, broker, name, options, model })
+        Ok(Self { config, sets, broker, name, options, model, keeps_topics: setup.keeps_topics })
+    }
+
+    /// Deletes the topics, unless they are to be kept: a measurement of large requests leaves a gigabyte, and there may be many of them.
+    ///
+    /// # Errors
+    ///
+    /// If the broker refuses.
+    pub fn end(self) -> Result<(), Failure> {
+        if self.keeps_topics {
+            return Ok(());
+        }
+        let mut admin = self.broker.admin()?;
+        for topic in self.config.topics.specs(false) {
+            admin.delete(&topic.name)?;
+        }
+        Ok(())
     }
 
     /// The same for good requests of a model with an input of one axis.

@@ -28,6 +28,7 @@ macro_rules! conformance_tests {
             a_read_ends_at_the_end_it_found,
             a_topic_made_anew_has_another_id,
             a_topic_is_created_once,
+            a_deleted_topic_is_gone,
             an_unknown_topic_is_described_as_none,
         }
     };

@@ -42,6 +42,12 @@ use std::sync::{Mutex, PoisonError};
 pub use config::{ClientChoice, ClientKind, GroupProtocol, KafkaConfig, refused_property};
 pub use token::KafkaToken;
 
+/// What the fuzzers get hold of.
+#[cfg(fuzzing)]
+pub mod fuzzed {
+    pub use super::direct::fuzzed::{Claims, read, read_frame};
+}
+
 use self::config::Settings;
 use self::log::LogReader;
 use super::{Admin, Broker, BrokerError, Isolation, LogRecord, Member, PlainProducer, Producer, Writer};

@@ -287,6 +287,10 @@ impl Admin for Describer {
         Err(refused())
     }
 
+    fn delete(&mut self, _topic: &str) -> Result<(), BrokerError> {
+        Err(refused())
+    }
+
     fn committed(
         &mut self,
         _group: &str,

@@ -9,6 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::experiment::cpu;
 
+use super::operator::Cluster;
+use super::rig::shared_broker;
 use super::wait::until;
 
 fn tidemill(words: &[&str]) -> (i32, String, String) {
@@ -19,6 +21,20 @@ fn tidemill(words: &[&str]) -> (i32, String, String) {
         .expect("the binary can be run");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// How many topics there are of an experiment that is run with these words.
+fn topics_left(words: &[&str]) -> usize {
+    let bench = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary can be run");
+    let named = format!("bench-{}-", bench.id());
+    assert!(bench.wait_with_output().expect("it ends").status.success());
+    let topics = Cluster::new(&shared_broker()).topics();
+    topics.iter().filter(|topic| topic.starts_with(&named)).count()
 }
 
 /// How an experiment of one point, measured once, ends, and the line that it tells.
@@ -144,6 +160,17 @@ fn a_drain_by_a_system_that_reads_what_is_not_committed_measures_nothing() {
         error.contains("before they were committed") && line["figures"]["records_per_second"].is_null(),
         "{line}"
     );
+}
+
+#[test]
+fn topics_are_deleted_after_a_measurement_unless_they_are_to_be_kept() {
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let file = folder.path().join("experiment.toml").display().to_string();
+    let experiment = "title = 'left'\nrepetitions = 1\n[fixed]\nmeasure = 'drain'\nmodel = 'mlp-16'\nrequests = 200\nfloor = false\n\
+                      topics.requests.partitions = 2\ntopics.results.partitions = 1\n";
+    std::fs::write(&file, experiment).expect("the experiment can be written");
+    assert_eq!(topics_left(&["bench", "run", &file]), 0);
+    assert_eq!(topics_left(&["bench", "run", &file, "--keep-topics"]), 4);
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Cluster {
         until("the topic to be gone", || admin.describe(topic).unwrap().is_none().then_some(()));
     }
 
+    /// The names of all topics.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        done(&self.tool("topics", &["--list"])).lines().map(str::to_owned).collect()
+    }
+
     /// Tries to set what a group has committed of a partition; whether Kafka did it, and what its tool said.
     pub(crate) fn reset_offset(
         &self,

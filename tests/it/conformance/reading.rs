@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use operators::broker::{Isolation, PollEnd, PollLimit, RecordTime, TopicSpec};
+use operators::broker::{Class, Isolation, PollEnd, PollLimit, RecordTime, TopicSpec};
 use operators::lease::{NextOffset, Offset, Partition};
 use operators::partitioner::partition_for_key;
 use operators::records::Records;
@@ -245,8 +245,20 @@ pub(crate) fn a_topic_is_created_once(subject: &Subject) {
     }
     assert_eq!(described.config.get("message.timestamp.type").map(String::as_str), Some("CreateTime"));
     let error = admin.create(&TopicSpec { partitions: 5, ..spec.clone() }).expect_err("it exists");
-    assert_eq!(error.class, operators::broker::Class::Refused, "{error}");
+    assert_eq!(error.class, Class::Refused, "{error}");
     assert_eq!(admin.describe(&spec.name).expect("it is described").map(|topic| topic.partitions), Some(3));
+}
+
+pub(crate) fn a_deleted_topic_is_gone(subject: &Subject) {
+    let (deleted, other) = (subject.topic("deleted", 2), subject.topic("other", 1));
+    let mut admin = subject.broker.admin().expect("the admin client is made");
+    admin.delete(&deleted).expect("the topic is deleted");
+    subject.eventually("the topic is gone", || {
+        admin.describe(&deleted).expect("the topic is looked for").is_none().then_some(())
+    });
+    let error = admin.delete(&deleted).expect_err("there is no such topic any more");
+    assert_eq!(error.class, Class::Refused, "{error}");
+    assert!(admin.describe(&other).expect("the other is looked for").is_some());
 }
 
 pub(crate) fn an_unknown_topic_is_described_as_none(subject: &Subject) {

@@ -128,6 +128,16 @@ impl Admin for KafkaAdmin {
         Ok(())
     }
 
+    fn delete(&mut self, topic: &str) -> Result<(), BrokerError> {
+        const OPERATION: &str = "delete a topic";
+        let results = block_on(self.client.delete_topics(&[topic], &self.options()))
+            .map_err(|error| error::of(OPERATION, &error))?;
+        match results.into_iter().next() {
+            Some(Err((name, code))) => Err(error::by_code(OPERATION, code, format!("{name}: {code}"))),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
     fn committed(
         &mut self,
         group: &str,

@@ -16,6 +16,7 @@
 //! | `failure` | what an error of the protocol means to the engine |
 //! | `settings` | which of librdkafka's properties they have too |
 //! | `identity` | who a producer is to the broker |
+//! | `fuzzed` | batches that lie, for the fuzzers |
 //!
 //! The messages of the protocol are those of the crate `kafka-protocol`. Batches, of which each record is a part, are written and read here.
 
@@ -26,6 +27,8 @@ mod failure;
 mod feed;
 mod fetcher;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzed;
 mod identity;
 mod incoming;
 mod inflate;

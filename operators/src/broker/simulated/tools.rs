@@ -45,6 +45,17 @@ impl Admin for SimulatedAdmin {
         Ok(described)
     }
 
+    fn delete(&mut self, topic: &str) -> Result<(), BrokerError> {
+        self.shared.step(|cluster| {
+            if cluster.topics.remove(topic).is_none() {
+                let message = format!("there is no topic {topic:?}");
+                return Err(error(Class::Refused, "delete the topic", "UNKNOWN_TOPIC_OR_PARTITION", message));
+            }
+            cluster.history.note(format_args!("deleted {topic}"));
+            Ok(())
+        })
+    }
+
     fn create(&mut self, topic: &TopicSpec) -> Result<(), BrokerError> {
         const OPERATION: &str = "create the topic";
         let name = &topic.name;

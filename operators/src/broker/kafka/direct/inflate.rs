@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use super::frame;
 
 /// No batch holds more: whoever is sent one that does has been sent a trap.
-const INFLATED_MAX: usize = 64 << 20;
+pub(super) const INFLATED_MAX: usize = 64 << 20;
 /// What the snappy of Java's clients begins with: a name, and the number of its version, behind which stands the lowest that can read it.
 const XERIAL: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEAD: usize = 16;

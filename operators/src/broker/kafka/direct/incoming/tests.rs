@@ -1,11 +1,14 @@
 //! Logs are made of batches that our own producer's code writes, and polled in every way.
 
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::broker::kafka::direct::batch::{Compression, OpenBatch, TRANSACTIONAL, field};
+use crate::broker::kafka::direct::frame;
+use crate::broker::kafka::direct::fuzzed::{self, Claims};
 use crate::broker::kafka::direct::identity::Identity;
 use crate::fixtures::lease;
 use crate::records::Records;
@@ -291,4 +294,73 @@ proptest! {
         rig.poll(PLENTY).unwrap();
         prop_assert_eq!(rig.offsets(), expected);
     }
+
+    /// Whatever batches say of themselves and hold, behind a checksum that is right: what comes out of them comes once and in order, or they are
+    /// refused.
+    #[test]
+    fn batches_that_lie_are_refused(
+        batches in prop::collection::vec(any_claims(), 0..4),
+        start in 0..8_i64,
+        aborted in prop::collection::vec((0..8_i64, -1..3_i64), 0..3),
+        at_once in 0..4_usize,
+    ) {
+        fuzzed::read(&batches, start, &aborted, at_once);
+    }
+
+    /// Two readers of LZ4 frames never read the same frame differently.
+    #[test]
+    fn a_frame_holds_for_us_what_it_holds_for_the_library(
+        held in prop::collection::vec(0..4_u8, 0..3_000),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut bytes = Vec::new();
+        frame::append(&held, &mut bytes);
+        prop_assert_eq!(fuzzed::read_frame(&bytes), Some(held.len()));
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        fuzzed::read_frame(&bytes);
+    }
+}
+
+#[test]
+fn batches_that_tell_the_truth_are_read() {
+    // Attributes, distances in time and offset, no key, a value of a byte, no headers; twice.
+    let body = [&[14, 0, 0, 0, 1, 2, b'a', 0][..], &[14, 0, 0, 2, 1, 2, b'b', 0]].concat();
+    for (attributes, packs) in [(0, false), (3, true)] {
+        let told = Claims {
+            attributes,
+            first: 5,
+            last_delta: 1,
+            producer: 7,
+            records: 2,
+            body: body.clone(),
+            packs,
+        };
+        assert_eq!(fuzzed::read(from_ref(&told), 0, &[], 1), (2, true));
+        assert_eq!(fuzzed::read(from_ref(&told), 6, &[], 1), (1, true));
+        let in_a_transaction = Claims { attributes: attributes | TRANSACTIONAL, ..told.clone() };
+        assert_eq!(fuzzed::read(&[in_a_transaction], 0, &[(0, 7)], 1), (0, true));
+        assert_eq!(fuzzed::read(&[Claims { records: 3, ..told.clone() }], 0, &[], 9), (2, false));
+        assert_eq!(fuzzed::read(&[Claims { records: 1, ..told }], 0, &[], 9), (1, false));
+    }
+}
+
+/// What a record may begin with, and whatever.
+fn any_claims() -> impl Strategy<Value = Claims> {
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        prop::collection::vec(prop::sample::select(vec![14, 0, 1, 2, 4, b'a', 200]), 0..60),
+    ];
+    let head = (0..128_i16, -2..9_i64, -1..6_i32, -1..3_i64, -1..6_i32, any::<bool>());
+    (head, body).prop_map(|((attributes, first, last_delta, producer, records, packs), body)| Claims {
+        attributes,
+        first,
+        last_delta,
+        producer,
+        records,
+        body,
+        packs,
+    })
 }
