@@ -81,7 +81,7 @@ experiment: doctor
 peers: doctor
 	@scripts/kafka.sh install
 	@cargo build --release --locked $(features) --bin tidemill
-	@$(ort); export TIDEMILL_KAFKA_HEAP="$${TIDEMILL_KAFKA_HEAP:-2g}"; PEERS="$(PEERS)" scripts/kafka.sh run -- scripts/peers.sh $(ARGS)
+	@$(ort); PEERS="$(PEERS)" scripts/kafka.sh run -- scripts/peers.sh $(ARGS)
 
 # ARGS may be --scenes N, --observe SECONDS, --drains N, --json FILE.
 capacity-proof: doctor

@@ -4,8 +4,6 @@
 #
 #   scripts/peers.sh [ARGUMENTS OF tidemill bench run]     e.g. --repetitions 1, --only model=mlp-16
 #
-# All of them together want a broker with a heap of 2 GB: `make peers` sees to that (TIDEMILL_KAFKA_HEAP).
-#
 # PEERS         the peers, by their folders below benches/peers; all of them by default
 # PEER_HOME     where they are set up, ~/.cache/tidemill/peers by default
 # TARGET        where the figures go, target/peers by default: peers.jsonl, killed.jsonl, peers.html, and peers.json with the medians
