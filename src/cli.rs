@@ -178,10 +178,23 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::experiment::plan::Parameters;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_experiments_names_all_that_a_file_can_say() {
+        let mut command = Cli::command();
+        let bench = command.find_subcommand_mut("bench").unwrap().find_subcommand_mut("run").unwrap();
+        let help = bench.render_long_help().to_string();
+        let words: Vec<&str> =
+            help.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')).collect();
+        for name in Parameters::NAMES {
+            assert!(words.contains(&name), "{name}");
+        }
     }
 
     #[test]

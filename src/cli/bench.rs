@@ -31,16 +31,27 @@ pub struct Args {
 enum Command {
     /// Carry out an experiment: every point of its file, each a few times, on the broker of the configuration or of `TIDEMILL_BOOTSTRAP`.
     ///
-    /// Each measurement has topics, a group and a process of the engine of its own. After each one every
-    /// request is counted by its outcome, and its topics are deleted, unless it has failed. Exit code 1 if a request was lost or wrong, or a point could not be measured. SIGTERM and
-    /// SIGINT end the system that is being measured too.
+    /// Each measurement has topics, a group and a process of the engine of its own. After it every request is counted by its outcome, and
+    /// the topics are deleted, unless it has failed. Exit code 1 if a request was lost or wrong, a point could not be measured, or topics
+    /// could not be deleted. SIGTERM and SIGINT end the system that is being measured too.
     ///
     /// A file has a `title`, a `question`, `repetitions` and two tables: `fixed` has what all points share, `sweep` an array for each
-    /// thing that differs; every combination is a point, but for those that have all values of a `[[skip]]`; where a point
-    /// has all values of `at` in a `[[differs]]`, the `fixed` there counts in place of the one above. What can stand
-    /// in them is any setting of the engine (`tidemill check --explain`), and: `system` (tidemill, or the folder of a peer), `measure` (drain: a backlog of `requests`; rate: `rate` requests a second for
-    /// `warm_up` and `window`, and with a `burst_rate` so many instead for `burst_length`, once every `burst_every` of the window; sustainable: the highest rate up to `rate` that is borne with a 99th percentile of `p99_max`, and the lowest that is not, if there is one; kill: a drain with a
-    /// kill -9), `model`, `tenants`, `skew` (of Zipf), `form`, `decimals`, and `floor = false` to go without the floor.
+    /// thing that differs. Every combination is a point, but for those that have all values of a `[[skip]]`; where a point has all
+    /// values of `at` in a `[[differs]]`, the `fixed` there counts in place of the one above.
+    #[command(after_long_help = "\
+In `fixed` and `sweep` can stand any setting of the engine (`tidemill check --explain`), and:
+  system      tidemill, or the folder of a peer
+  measure     drain: a backlog of `requests`
+              kill: a drain with a kill -9
+              rate: `rate` requests a second for `warm_up` and `window`; with a `burst_rate` so many
+              instead for `burst_length`, once every `burst_every` of the window
+              sustainable: the highest rate up to `rate` that is borne with a 99th percentile of
+              `p99_max`, and the lowest that is not, if there is one
+  model       the id of the model that requests are for
+  tenants     how many tenants they are of; `skew`, the exponent of Zipf, says how unequally
+  form        json, tensor, open-inference, open-inference-binary or mixed
+  decimals    of each number in JSON, 1 to 7
+  floor       false to go without the floor")]
     Run(RunArgs),
     /// Compare two runs of an experiment: which figures moved beyond the noise?
     ///

@@ -16,6 +16,14 @@ pub enum Failure {
     /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// A topic of a measurement stays in the broker, though its user did not ask for that.
+    #[error("topic {topic} of the measurement can't be deleted: {source}; --keep-topics leaves topics alone")]
+    Leftover {
+        /// Which.
+        topic: String,
+        /// Why.
+        source: BrokerError,
+    },
     /// A client of the experiment failed.
     #[error("a client of the experiment failed: {0}")]
     Client(#[from] KafkaError),

@@ -84,7 +84,7 @@ impl Instrument {
                     names.clone().map(|(name, value)| format!("{name}={value}")).collect();
                 listener.begins(measured.len(), all, &swept.join(" "));
                 let (figures, error) = match self.measure(point) {
-                    Ok(figures) => (figures, None),
+                    Ok((figures, cleared)) => (figures, cleared.err().map(|leftover| leftover.to_string())),
                     Err(failure) => (Figures::new(), Some(failure.to_string())),
                 };
                 let one = Measured {
@@ -136,19 +136,17 @@ impl Instrument {
         })
     }
 
-    /// Measures a point once.
-    fn measure(&self, point: &Point) -> Result<Figures, Failure> {
+    /// Measures a point once. Returns its figures, and whether what was needed for them is cleared away.
+    fn measure(&self, point: &Point) -> Result<(Figures, Result<(), Failure>), Failure> {
         let (setup, parameters) = (self.setup(point), &point.parameters);
         let load = Self::load(&setup, parameters)?;
         if parameters.measure == Measure::Sustainable {
-            return sustainable::search(&setup, &load, parameters);
+            return Ok((sustainable::search(&setup, &load, parameters)?, Ok(())));
         }
         let world = World::new(&setup, &name_of(&parameters.system), load)?;
         let figures = self.measure_in(&world, &setup, parameters)?;
-        if faults(&figures) == 0.0 {
-            world.end()?;
-        }
-        Ok(figures)
+        let cleared = if faults(&figures) == 0.0 { world.end() } else { Ok(()) };
+        Ok((figures, cleared))
     }
 
     fn measure_in(&self, world: &World, setup: &Setup, parameters: &Parameters) -> Result<Figures, Failure> {

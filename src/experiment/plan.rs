@@ -125,7 +125,7 @@ impl Default for Parameters {
 
 impl Parameters {
     /// What no setting of the engine is called.
-    const NAMES: [&str; 16] = [
+    pub(crate) const NAMES: [&str; 16] = [
         "system",
         "measure",
         "model",

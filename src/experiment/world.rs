@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use operators::broker::kafka::KafkaBroker;
-use operators::broker::{Broker as _, Class, Producer};
+use operators::broker::{Broker as _, Class, Producer, TopicSpec};
 use operators::records::Records;
 
 use super::Failure;
@@ -95,10 +95,9 @@ impl World {
             return Ok(());
         }
         let mut admin = self.broker.admin()?;
-        for topic in self.config.topics.specs(false) {
-            admin.delete(&topic.name)?;
-        }
-        Ok(())
+        self.config.topics.specs(false).into_iter().try_for_each(|TopicSpec { name: topic, .. }| {
+            admin.delete(&topic).map_err(|source| Failure::Leftover { topic, source })
+        })
     }
 
     /// The same for good requests of a model with an input of one axis.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tidemill::experiment::cpu;
 
 use super::operator::Cluster;
+use super::own::OwnBroker;
 use super::rig::shared_broker;
 use super::wait::until;
 
@@ -37,19 +38,19 @@ fn topics_left(words: &[&str]) -> usize {
     topics.iter().filter(|topic| topic.starts_with(&named)).count()
 }
 
-/// How an experiment of one point, measured once, ends, and the line that it tells.
-fn told(experiment: &str) -> (i32, Value) {
+/// How an experiment of one point, measured once with these words besides, ends, and the line that it tells.
+fn told(experiment: &str, words: &[&str]) -> (i32, Value) {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let file = folder.path().join("experiment.toml").display().to_string();
     std::fs::write(&file, experiment).expect("the experiment can be written");
-    let (code, stdout, stderr) = tidemill(&["bench", "run", &file, "--json"]);
+    let (code, stdout, stderr) = tidemill(&[&["bench", "run", &file, "--json"], words].concat());
     let line = serde_json::from_str(&stdout);
     (code, line.unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
 }
 
 /// The line of one that ends well.
 fn measured(experiment: &str) -> Value {
-    let (code, line) = told(experiment);
+    let (code, line) = told(experiment, &[]);
     assert_eq!(code, 0, "{line}");
     line
 }
@@ -139,7 +140,7 @@ fn what_a_killed_system_that_commits_nothing_does_twice_hides_nothing_of_what_it
         system.path().display()
     );
     // It has never seen the model, so that none of its results is right.
-    let (code, line) = told(&experiment);
+    let (code, line) = told(&experiment, &[]);
     let figures = &line["figures"];
     assert_eq!(code, 1, "{line}");
     assert_eq!(["lost", "duplicated"].map(|name| figures[name].as_f64()), [Some(0.0), Some(500.0)], "{line}");
@@ -153,7 +154,7 @@ fn a_drain_by_a_system_that_reads_what_is_not_committed_measures_nothing() {
          kafka.producer.compression.type = 'none'\ntopics.requests.partitions = 2\ntopics.results.partitions = 1\n",
         system.path().display()
     );
-    let (code, line) = told(&experiment);
+    let (code, line) = told(&experiment, &[]);
     let error = line["error"].as_str().unwrap_or_default();
     assert_eq!(code, 1, "{line}");
     assert!(
@@ -162,15 +163,29 @@ fn a_drain_by_a_system_that_reads_what_is_not_committed_measures_nothing() {
     );
 }
 
+/// What leaves topics behind, and little else.
+const LEFT: &str = "title = 'left'\nrepetitions = 1\n[fixed]\nmeasure = 'drain'\nmodel = 'mlp-16'\nrequests = 200\nfloor = false\n\
+                    topics.requests.partitions = 2\ntopics.results.partitions = 1\n";
+
 #[test]
 fn topics_are_deleted_after_a_measurement_unless_they_are_to_be_kept() {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let file = folder.path().join("experiment.toml").display().to_string();
-    let experiment = "title = 'left'\nrepetitions = 1\n[fixed]\nmeasure = 'drain'\nmodel = 'mlp-16'\nrequests = 200\nfloor = false\n\
-                      topics.requests.partitions = 2\ntopics.results.partitions = 1\n";
-    std::fs::write(&file, experiment).expect("the experiment can be written");
+    std::fs::write(&file, LEFT).expect("the experiment can be written");
     assert_eq!(topics_left(&["bench", "run", &file]), 0);
     assert_eq!(topics_left(&["bench", "run", &file, "--keep-topics"]), 4);
+}
+
+#[test]
+fn figures_stay_where_topics_cannot_be_deleted() {
+    let broker = OwnBroker::start_with(1, &["delete.topic.enable=false"], None);
+    let bootstrap = format!("kafka.bootstrap_servers={}", broker.bootstrap());
+    let (code, line) = told(LEFT, &["--set", &bootstrap]);
+    let error = line["error"].as_str().unwrap_or_default();
+    assert_eq!(code, 1, "{line}");
+    assert!(error.contains(".requests of the measurement") && error.contains("--keep-topics"), "{line}");
+    assert_eq!(line["figures"]["lost"], 0.0, "{line}");
+    assert_eq!(told(LEFT, &["--set", &bootstrap, "--keep-topics"]).0, 0);
 }
 
 #[test]
