@@ -141,7 +141,7 @@ impl Instrument {
         let (setup, parameters) = (self.setup(point), &point.parameters);
         let load = Self::load(&setup, parameters)?;
         if parameters.measure == Measure::Sustainable {
-            return Ok((sustainable::search(&setup, &load, parameters)?, Ok(())));
+            return sustainable::search(&setup, &load, parameters);
         }
         let world = World::new(&setup, &name_of(&parameters.system), load)?;
         let figures = self.measure_in(&world, &setup, parameters)?;

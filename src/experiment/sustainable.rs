@@ -22,13 +22,24 @@ const CLOSE: f64 = 0.05;
 /// And after so many steps.
 const STEPS_MAX: u32 = 12;
 
-/// Finds it.
+/// Finds it. Returns its figures, and whether the topics of all steps are cleared away.
 ///
 /// # Errors
 ///
 /// If the system or the broker fails. That a rate is not borne is no failure, also where it shows in results that stay away.
-pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters) -> Result<Figures, Failure> {
+pub(super) fn search(
+    setup: &Setup,
+    load: &LoadOptions,
+    parameters: &Parameters,
+) -> Result<(Figures, Result<(), Failure>), Failure> {
     let mut best: Option<(f64, Looped, World)> = None;
+    let mut cleared = Ok(());
+    let mut clear = |world: World| {
+        let ended = world.end();
+        if cleared.is_ok() {
+            cleared = ended;
+        }
+    };
     let mut steps = 0.0;
     let found = bisect(parameters.rate, |rate| {
         steps += 1.0;
@@ -42,11 +53,15 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         };
         match open_loop::run(setup, &world, asked) {
             Ok(looped) if is_borne(rate, &looped, parameters.p99_max) => {
-                let before = best.replace((rate, looped, world));
-                before.map_or(Ok(()), |(_, _, world)| world.end())?;
+                if let Some((_, _, before)) = best.replace((rate, looped, world)) {
+                    clear(before);
+                }
                 Ok(true)
             }
-            Ok(_) | Err(Failure::Late { .. }) => world.end().map(|()| false),
+            Ok(_) | Err(Failure::Late { .. }) => {
+                clear(world);
+                Ok(false)
+            }
             Err(failure) => Err(failure),
         }
     })?;
@@ -67,9 +82,9 @@ pub(super) fn search(setup: &Setup, load: &LoadOptions, parameters: &Parameters)
         insert(&mut figures, "lag_slope_per_second", looped.lag.slope);
         let records = rate * parameters.window.as_secs_f64();
         insert(&mut figures, "cpu_ns_per_record", looped.spent.as_secs_f64() * 1e9 / records.max(1.0));
-        world.end()?;
+        clear(world);
     }
-    Ok(figures)
+    Ok((figures, cleared))
 }
 
 /// Whether the results came in time, and did not fall behind.
